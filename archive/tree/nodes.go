@@ -1,0 +1,122 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir makes the directory at path, or takes one that is there already; its metadata is applied when it is complete.
+func (b *Builder) Dir(ctx context.Context, path string, m Meta) error {
+	path = clean(path)
+	if path == "." {
+		b.popTo(1)
+		b.setMeta(b.stack[0].node, m)
+		return b.failure()
+	}
+	n, base, err := b.begin(ctx, path)
+	if err != nil {
+		return err
+	}
+	err = retry(func() error { return unix.Mkdirat(n.fd, base, 0o700) })
+	if errors.Is(err, unix.EEXIST) {
+		err = b.keepDir(n, base, path)
+	}
+	if err != nil {
+		return pathError("mkdirat", path, err)
+	}
+	fd, err := openAt(n.fd, base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return pathError("openat", path, err)
+	}
+	made, err := b.push(fd, path)
+	if err != nil {
+		return err
+	}
+	b.setMeta(made, m)
+	return nil
+}
+
+func (b *Builder) setMeta(n *dirNode, m Meta) {
+	b.mu.Lock()
+	n.meta = &m
+	b.mu.Unlock()
+}
+
+// keepDir leaves a directory that is there; anything else, also a symlink to a directory, is replaced by a new one.
+func (b *Builder) keepDir(n *dirNode, base, path string) error {
+	st, err := statAt(n.fd, base)
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil
+	}
+	if err := replace(n.fd, base, path); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Mkdirat(n.fd, base, 0o700) })
+}
+
+// Symlink makes a symlink at path; the target is any bytes but NUL, and is not looked at.
+func (b *Builder) Symlink(ctx context.Context, path, target string, m Meta) error {
+	return b.special(ctx, path, "symlinkat", m, true, func(dir int, base string) error {
+		return unix.Symlinkat(target, dir, base)
+	})
+}
+
+// Node makes a fifo, a device or a whiteout (mknod(2)); mode holds the type bits (S_IFMT) only.
+func (b *Builder) Node(ctx context.Context, path string, mode uint32, major, minor uint32, m Meta) error {
+	return b.special(ctx, path, "mknodat", m, false, func(dir int, base string) error {
+		return unix.Mknodat(dir, base, mode|0o600, int(unix.Mkdev(major, minor)))
+	})
+}
+
+func (b *Builder) special(ctx context.Context, path, op string, m Meta, isLink bool, mk func(dir int, base string) error) error {
+	n, base, err := b.begin(ctx, path)
+	if err != nil {
+		return err
+	}
+	if err := create(n.fd, base, op, path, func() error { return mk(n.fd, base) }); err != nil {
+		return err
+	}
+	return applyAt(n.fd, base, path, &m, isLink, b.born(n))
+}
+
+// ErrLinkToSelf is a hard link whose target is the link itself: following it would first remove the inode.
+var ErrLinkToSelf = errors.New("hard link to itself")
+
+// Link makes path another name of the inode at target (both within the root). The inode may be of any type but a
+// directory.
+func (b *Builder) Link(ctx context.Context, path, target string) error {
+	n, base, err := b.begin(ctx, path)
+	if err != nil {
+		return err
+	}
+	b.hold(n) // entering the target's directory may leave this one
+	defer b.release(n)
+	dir, name, err := b.root.OpenParent(target)
+	if err != nil {
+		return pathError("linkat", path, fmt.Errorf("target %q: %w", target, err))
+	}
+	defer unix.Close(dir)
+	st, err := fstat(dir)
+	if err != nil {
+		return pathError("fstat", target, err)
+	}
+	from := place{inode{uint64(st.Dev), st.Ino}, name}
+	if from == (place{n.id, base}) {
+		return pathError("linkat", path, ErrLinkToSelf)
+	}
+	b.wait(from)
+	old, err := statAt(dir, name)
+	if err != nil {
+		return pathError("linkat", path, fmt.Errorf("target %q: %w", target, err))
+	}
+	if now, err := statAt(n.fd, base); err == nil && now.Ino == old.Ino && now.Dev == old.Dev {
+		return nil // they are one already
+	}
+	return create(n.fd, base, "linkat", path, func() error { return unix.Linkat(dir, name, n.fd, base, 0) })
+}

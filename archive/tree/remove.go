@@ -1,0 +1,163 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrMounted is a mount point inside what should be removed: it is never crossed.
+var ErrMounted = errors.New("something is mounted here; unmount it first")
+
+// Removed counts what Remove took away.
+type Removed struct{ Inodes int64 }
+
+// Remove takes away name in dir, whatever it is, with all that is in it. It follows no symlink, crosses no mount and holds a bounded
+// number of fds. It goes on after an error and returns all of them joined (at most maxErrors in full); what could not be removed stays.
+func Remove(ctx context.Context, dir *os.File, name string) (Removed, error) {
+	r := remover{}
+	err := r.run(ctx, int(dir.Fd()), name)
+	if r.more > 0 {
+		r.errs = append(r.errs, fmt.Errorf("and %d more", r.more))
+	}
+	return r.Removed, errors.Join(err, errors.Join(r.errs...))
+}
+
+const maxErrors = 20
+
+type remover struct {
+	Removed
+	stack []removeDir
+	errs  []error
+	more  int
+}
+
+// removeDir is a directory that is being emptied.
+type removeDir struct {
+	fd    int // -1 while parked
+	id    inode
+	base  string
+	path  string
+	names []string
+}
+
+func (r *remover) fail(err error) {
+	if len(r.errs) < maxErrors {
+		r.errs = append(r.errs, err)
+	} else {
+		r.more++
+	}
+}
+
+func (r *remover) run(ctx context.Context, dir int, name string) error {
+	defer func() {
+		for _, d := range r.stack {
+			if d.fd >= 0 {
+				unix.Close(d.fd)
+			}
+		}
+	}()
+	e := Entry{Dir: dir, Base: ".", Path: "."}
+	if err := e.stat(); err != nil {
+		return err
+	}
+	mount := e.Stat.Mnt_id
+	r.take(dir, name, name, mount)
+	for len(r.stack) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		top := &r.stack[len(r.stack)-1]
+		if len(top.names) > 0 {
+			base := top.names[0]
+			top.names = top.names[1:]
+			r.take(top.fd, base, top.path+"/"+base, mount)
+			continue
+		}
+		if err := r.leave(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take unlinks base in dir or, when it is a directory, puts it on the stack. unlink(2) of a directory says EISDIR on
+// Linux: no stat is needed to tell.
+func (r *remover) take(dir int, base, path string, mount uint64) {
+	err := retry(func() error { return unix.Unlinkat(dir, base, 0) })
+	switch {
+	case err == nil:
+		r.Inodes++
+		return
+	case errors.Is(err, unix.ENOENT):
+		return
+	case !errors.Is(err, unix.EISDIR):
+		r.fail(pathError("unlinkat", path, err))
+		return
+	}
+	if err := r.open(dir, base, path, mount); err != nil {
+		r.fail(err)
+	}
+}
+
+func (r *remover) open(dir int, base, path string, mount uint64) error {
+	fd, err := openAt(dir, base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return pathError("openat", path, err)
+	}
+	e := Entry{Dir: fd, Base: ".", Path: path}
+	if err := e.stat(); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	if e.Stat.Mnt_id != mount {
+		unix.Close(fd)
+		return pathError("remove", path, ErrMounted)
+	}
+	names, err := ReadNames(fd)
+	if err != nil {
+		unix.Close(fd)
+		return pathError("getdents", path, err)
+	}
+	r.stack = append(r.stack, removeDir{fd: fd, id: inode{e.Device(), e.Stat.Ino}, base: base, path: path, names: names})
+	if i := len(r.stack) - 1 - maxLevels; i >= 0 && r.stack[i].fd >= 0 {
+		unix.Close(r.stack[i].fd)
+		r.stack[i].fd = -1
+	}
+	return nil
+}
+
+// leave removes the emptied directory on top; the one above it may have to be opened again.
+func (r *remover) leave(start int) error {
+	top := r.stack[len(r.stack)-1]
+	r.stack = r.stack[:len(r.stack)-1]
+	defer unix.Close(top.fd)
+	parent := start
+	if n := len(r.stack); n > 0 {
+		up := &r.stack[n-1]
+		if up.fd < 0 {
+			fd, err := openAt(top.fd, "..", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			if err != nil {
+				return pathError("openat", up.path, err)
+			}
+			up.fd = fd
+			if st, err := fstat(fd); err != nil || (inode{uint64(st.Dev), st.Ino}) != up.id {
+				return fmt.Errorf("%s: %w", up.path, ErrChanged)
+			}
+		}
+		parent = up.fd
+	}
+	err := retry(func() error { return unix.Unlinkat(parent, top.base, unix.AT_REMOVEDIR) })
+	switch {
+	case err == nil:
+		r.Inodes++
+	case errors.Is(err, unix.ENOTEMPTY) && len(r.errs) > 0: // what is in it was named before
+	case errors.Is(err, unix.ENOENT):
+	default:
+		r.fail(pathError("rmdir", top.path, err))
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Entry is one inode that Walk came by, under one of its names. It is valid during the visit only.
+type Entry struct {
+	Path  string // "." for the root, else relative to it, without "./"
+	Dir   int    // fd of the directory it is in; for the root its own
+	Base  string // its name there; "." for the root
+	Stat  unix.Statx_t
+	Mount bool // something is mounted here
+}
+
+// Type is the S_IFMT part of the mode.
+func (e *Entry) Type() uint32 { return uint32(e.Stat.Mode) & unix.S_IFMT }
+
+// Device tells the filesystem apart, together with Stat.Ino an inode.
+func (e *Entry) Device() uint64 { return unix.Mkdev(e.Stat.Dev_major, e.Stat.Dev_minor) }
+
+// SkipDir is what a visit returns to leave out what is in a directory.
+var SkipDir = errors.New("skip this directory")
+
+const statxMask = unix.STATX_BASIC_STATS | unix.STATX_MNT_ID
+
+// Walk visits the tree at root: a directory first, then what is in it, names sorted bytewise. It follows no symlink and holds a
+// bounded number of fds, however deep the tree is. root stays the caller's.
+func Walk(ctx context.Context, root *os.File, visit func(*Entry) error) error {
+	fd, err := openAt(int(root.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return pathError("openat", root.Name(), err)
+	}
+	w := walk{visit: visit}
+	defer w.close()
+	e := Entry{Path: ".", Dir: fd, Base: "."}
+	if err := e.stat(); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	w.mount = e.Stat.Mnt_id
+	if err := visit(&e); err != nil {
+		unix.Close(fd)
+		if errors.Is(err, SkipDir) {
+			return nil
+		}
+		return err
+	}
+	if err := w.push(fd, "", &e); err != nil {
+		return err
+	}
+	for len(w.stack) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := w.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type walk struct {
+	visit func(*Entry) error
+	mount uint64
+	stack []walkDir
+}
+
+// walkDir is a directory that is being read.
+type walkDir struct {
+	fd     int // -1 while parked
+	id     inode
+	prefix string // "" for the root, else its path and "/"
+	names  []string
+}
+
+func (e *Entry) stat() error {
+	err := retry(func() error {
+		return unix.Statx(e.Dir, e.Base, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, statxMask, &e.Stat)
+	})
+	return pathError("statx", e.Path, err)
+}
+
+// push takes over fd, the directory e, and reads its names.
+func (w *walk) push(fd int, prefix string, e *Entry) error {
+	names, err := ReadNames(fd)
+	if err != nil {
+		unix.Close(fd)
+		return pathError("getdents", e.Path, err)
+	}
+	w.stack = append(w.stack, walkDir{fd: fd, id: inode{e.Device(), e.Stat.Ino}, prefix: prefix, names: names})
+	if i := len(w.stack) - 1 - maxLevels; i >= 0 && w.stack[i].fd >= 0 {
+		unix.Close(w.stack[i].fd)
+		w.stack[i].fd = -1
+	}
+	return nil
+}
+
+func (w *walk) next() error {
+	top := &w.stack[len(w.stack)-1]
+	if len(top.names) == 0 {
+		return w.pop()
+	}
+	e := Entry{Dir: top.fd, Base: top.names[0], Path: top.prefix + top.names[0]}
+	top.names = top.names[1:]
+	if err := e.stat(); err != nil {
+		return err
+	}
+	e.Mount = e.Stat.Mnt_id != w.mount
+	err := w.visit(&e)
+	if errors.Is(err, SkipDir) {
+		return nil
+	}
+	if err != nil || e.Type() != unix.S_IFDIR {
+		return err
+	}
+	fd, err := openAt(e.Dir, e.Base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return pathError("openat", e.Path, err)
+	}
+	return w.push(fd, e.Path+"/", &e)
+}
+
+// pop leaves a directory; the one above may have to be opened again and must be the one that it was.
+func (w *walk) pop() error {
+	below := w.stack[len(w.stack)-1].fd
+	defer unix.Close(below)
+	w.stack = w.stack[:len(w.stack)-1]
+	if len(w.stack) == 0 {
+		return nil
+	}
+	top := &w.stack[len(w.stack)-1]
+	if top.fd >= 0 {
+		return nil
+	}
+	e := Entry{Path: top.prefix, Dir: below, Base: ".."}
+	if err := e.stat(); err != nil {
+		return err
+	}
+	if (inode{e.Device(), e.Stat.Ino}) != top.id {
+		return fmt.Errorf("%s: %w", top.prefix, ErrChanged)
+	}
+	fd, err := openAt(below, "..", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return pathError("openat", top.prefix, err)
+	}
+	top.fd = fd
+	return nil
+}
+
+func (w *walk) close() {
+	for _, d := range w.stack {
+		if d.fd >= 0 {
+			unix.Close(d.fd)
+		}
+	}
+}
+
+// ErrChanged is a tree that something else changes while it is read.
+var ErrChanged = errors.New("changed while it was read")
+
+// Readlink returns the target of a symlink.
+func (e *Entry) Readlink() (string, error) {
+	s, err := readlinkAt(e.Dir, e.Base)
+	return s, pathError("readlinkat", e.Path, err)
+}
+
+// Xattrs returns the extended attributes, sorted by key.
+func (e *Entry) Xattrs() ([]Xattr, error) {
+	x, err := XattrsAt(e.Dir, e.Base)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", e.Path, err)
+	}
+	return x, nil
+}
