@@ -1,0 +1,167 @@
+package archive
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/nsferry/nsferry/archive/tarfmt"
+	"github.com/nsferry/nsferry/archive/tree"
+	"github.com/nsferry/nsferry/archive/zframe"
+)
+
+// Mark is the comment of the first entry of an archive with a table of contents (FORMAT §6).
+const Mark = "nsferry-archive-1"
+
+// Format is what Create writes.
+type Format string
+
+// The formats. Framed is docs/FORMAT.md; the others are its tar stream without the mark.
+const (
+	Framed Format = "zst"
+	Gzip   Format = "gz"
+	Plain  Format = "tar"
+)
+
+// CreateOptions say how a tree becomes an archive.
+type CreateOptions struct {
+	ScanOptions
+	Format  Format // default Framed
+	Level   int    // of compression, on the scale of zstd(1) or gzip(1); 0 is 3 or 6
+	Workers int    // goroutines that read, hash and compress; the bytes do not depend on it
+	// Progress, if not nil, is told how many bytes of the tar stream are done. It is called in one goroutine.
+	Progress func(raw int64)
+}
+
+// Create writes the tree at root to out. Both stay the caller's; out is written in order from its current
+// position and may be a pipe. After an error what was written is worthless.
+func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) (Summary, error) {
+	if err := o.Exclude.Check(); err != nil {
+		return Summary{}, err
+	}
+	if o.Workers < 1 {
+		o.Workers = 1
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sink, err := newSink(out, &o)
+	if err != nil {
+		return Summary{}, err
+	}
+	c := &creator{o: &o, sink: sink}
+	order := zframe.NewOrdered(ctx, zframe.Limits{Workers: o.Workers, Jobs: 2*o.Workers + 1}, c.consume)
+	cut := cutter{emit: func(p plan) error {
+		return order.Submit(2*p.raw, func(worker int) (frame, error) { return c.build(p, worker) })
+	}}
+	err = c.walk(ctx, root, &cut)
+	if err == nil {
+		err = cut.finish()
+	}
+	if err != nil {
+		cancel()
+		if werr := order.Wait(); werr != nil && !errors.Is(werr, context.Canceled) {
+			err = werr
+		}
+		return c.sum, err
+	}
+	if err := order.Wait(); err != nil {
+		return c.sum, err
+	}
+	stored, err := sink.close()
+	c.sum.Stored = stored
+	return c.sum, err
+}
+
+// creator is one run of Create. The walk, the workers and the consumer each touch their own fields.
+type creator struct {
+	o    *CreateOptions
+	sink sink
+	sum  Summary // the walk's; Raw and Frames are the consumer's
+	pool zframe.Buffers
+}
+
+// walk scans the tree and cuts it into frames. When ids turn out to have no place, it goes on without
+// emitting anything, to find them all.
+func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
+	root := tree.NewRoot(dir)
+	s := newScanner(root, c.o.ScanOptions, &c.sum)
+	err := tree.Walk(ctx, dir, func(e *tree.Entry) error {
+		h, err := s.header(e)
+		if err != nil || h == nil || s.bad.any() {
+			return err
+		}
+		if e.Path == "." && c.o.Format == Framed {
+			h.Comment = Mark
+		}
+		bytes, err := h.Append(nil)
+		if err != nil {
+			return err
+		}
+		c.sum.Entries++
+		src := &source{header: h, root: root, path: e.Path, seen: e.Stat}
+		if h.Type == tarfmt.Reg {
+			c.sum.Files++
+			c.sum.Content += h.Size
+			if h.Sparse != nil {
+				src.smap = h.AppendSparseMap(nil)
+			}
+		}
+		if err := cut.add(src, bytes, h.Stored()); err != nil {
+			return err
+		}
+		if e.Mount && !c.o.CrossMounts {
+			return tree.SkipDir
+		}
+		return nil
+	})
+	return errors.Join(err, s.misfit())
+}
+
+// frame is a plan carried out.
+type frame struct {
+	plan
+	bytes []byte // what goes to the sink, from the pool
+	sums  [][32]byte
+	sum   [32]byte // sha256 of bytes, of a framed archive
+}
+
+// build reads, hashes and compresses one frame. It runs in a worker.
+func (c *creator) build(p plan, worker int) (frame, error) {
+	f := frame{plan: p, sums: make([][32]byte, len(p.parts))}
+	raw := c.pool.Get(int(p.raw))
+	for i := range p.parts {
+		var err error
+		if raw, f.sums[i], err = p.parts[i].read(raw); err != nil {
+			return f, err
+		}
+	}
+	if p.end {
+		raw = append(raw, tarfmt.Trailer[:]...)
+	}
+	if int64(len(raw)) != p.raw {
+		panic(fmt.Sprintf("archive: internal error: frame of %d bytes was planned with %d", len(raw), p.raw))
+	}
+	f.bytes = c.sink.encode(worker, c.pool.Get(zframe.MaxEncoded(len(raw))), raw)
+	if &f.bytes[0] != &raw[0] {
+		c.pool.Put(raw)
+	}
+	if c.o.Format == Framed {
+		f.sum = sha256.Sum256(f.bytes)
+	}
+	return f, nil
+}
+
+// consume takes the frames in order.
+func (c *creator) consume(f frame) error {
+	err := c.sink.write(&f)
+	c.pool.Put(f.bytes)
+	c.sum.Frames++
+	c.sum.Raw += f.raw
+	if c.o.Progress != nil {
+		c.o.Progress(c.sum.Raw)
+	}
+	return err
+}
