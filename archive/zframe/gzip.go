@@ -1,0 +1,28 @@
+package zframe
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/klauspost/pgzip"
+)
+
+// gzipBlock is the raw size of the pieces that are compressed in parallel. It is part of the output: another size, other bytes.
+const gzipBlock = 1 << 20
+
+// NewGzipWriter returns a writer of one gzip member, compressed on workers goroutines. Its bytes depend on level (1 to 9)
+// and input alone: the header holds no name and no time. Close ends the member and leaves w open.
+func NewGzipWriter(w io.Writer, workers, level int) (io.WriteCloser, error) {
+	if level < 1 || level > 9 {
+		return nil, fmt.Errorf("gzip level %d is not between 1 and 9", level)
+	}
+	z, err := pgzip.NewWriterLevel(w, level)
+	if err != nil {
+		return nil, fmt.Errorf("gzip writer: %w", err)
+	}
+	if err := z.SetConcurrency(gzipBlock, max(workers, 1)+1); err != nil {
+		return nil, fmt.Errorf("gzip writer: %w", err)
+	}
+	z.OS = 255 // unknown, RFC 1952 §2.3.1: the same on every system
+	return z, nil
+}
