@@ -14,6 +14,7 @@ type input struct {
 	buf    []byte
 	rd, wr int   // buf[rd:wr] is read from r but not consumed
 	off    int64 // raw offset of buf[rd]
+	err    error // what r said together with data, due when these are used up
 }
 
 // peek returns the next block without consuming it. It is valid until the next call of any method. The error is io.EOF
@@ -53,30 +54,28 @@ func (in *input) fill(n int) error {
 		in.wr = copy(in.buf, in.buf[in.rd:in.wr])
 		in.rd = 0
 	}
-	for idle := 0; in.wr-in.rd < n; idle++ {
-		k, err := in.r.Read(in.buf[in.wr:])
-		in.wr += k
-		switch {
-		case k > 0:
+	for idle := 0; in.wr-in.rd < n && in.err == nil; idle++ {
+		var k int
+		k, in.err = in.r.Read(in.buf[in.wr:])
+		if in.wr += k; k > 0 {
 			idle = 0
-		case idle > 100:
-			return io.ErrNoProgress
+		} else if idle > 100 {
+			in.err = io.ErrNoProgress
 		}
-		if err == nil || in.wr-in.rd >= n {
-			continue // an error that came with enough data comes again
-		}
-		if errors.Is(err, io.EOF) && in.wr > in.rd {
-			return io.ErrUnexpectedEOF
-		}
-		return err
 	}
-	return nil
+	switch {
+	case in.wr-in.rd >= n:
+		return nil
+	case errors.Is(in.err, io.EOF) && in.wr > in.rd:
+		return io.ErrUnexpectedEOF
+	}
+	return in.err
 }
 
 // read reads up to len(p) > 0 bytes, straight from the stream when the buffer is empty and p is large.
 func (in *input) read(p []byte) (int, error) {
 	if in.rd == in.wr {
-		if len(p) >= bufferSize/2 {
+		if len(p) >= bufferSize/2 && in.err == nil {
 			n, err := in.r.Read(p)
 			in.off += int64(n)
 			return n, err

@@ -89,7 +89,7 @@ func (r *Reader) readSparse(h *Header, p *paxState, b *block) error {
 	stored, s := h.Size, &p.sparse
 	switch {
 	case b[typeflag] == 'S':
-		segs, h.Size, err = r.oldGNUMap(b, p)
+		segs, h.Size, err = r.oldGNUMap(b)
 	case p.has&hasMajor != 0 && s.major == 1 && s.minor == 0:
 		segs, stored, err = r.dataMap(stored)
 	case p.has&hasMajor != 0 && s.major != 0:
@@ -131,9 +131,8 @@ func (r *Reader) setSparse(h *Header, segs []Segment, stored int64) error {
 
 // dataMap reads the map of version 1.0 from the beginning of the stored data and returns what is left of these.
 func (r *Reader) dataMap(stored int64) (segs []Segment, left int64, err error) {
-	var n, digits, count int64
-	numbers := int64(0) // read so far: the count, then two for each segment
-	for left = stored; numbers == 0 || numbers <= 2*count; {
+	m := mapScanner{limit: r.lim.SparseSegments}
+	for left = stored; !m.done(); left -= BlockSize {
 		if left < BlockSize {
 			return nil, 0, errors.New("sparse map is longer than the data")
 		}
@@ -141,87 +140,58 @@ func (r *Reader) dataMap(stored int64) (segs []Segment, left int64, err error) {
 		if err != nil {
 			return nil, 0, truncated(err)
 		}
-		left -= BlockSize
-		for _, c := range b {
-			d := int64(c) - '0'
-			if c != '\n' {
-				if d < 0 || d > 9 || n > (math.MaxInt64-d)/10 {
-					return nil, 0, errors.New("bad number in the sparse map")
-				}
-				n, digits = n*10+d, digits+1
-				continue
-			}
-			switch {
-			case digits == 0:
-				return nil, 0, errors.New("bad number in the sparse map")
-			case numbers == 0:
-				if count = n; count > int64(r.lim.SparseSegments) {
-					return nil, 0, fmt.Errorf("sparse map has more than %d segments", r.lim.SparseSegments)
-				}
-			case numbers%2 == 1:
-				segs = append(segs, Segment{Offset: n})
-			default:
-				segs[len(segs)-1].Length = n
-			}
-			n, digits = 0, 0
-			if numbers++; numbers > 2*count {
-				break
-			}
-		}
-	}
-	return segs, left, nil
-}
-
-// Layout of GNU's old sparse header and its extension blocks (GNU tar manual, "Basic Tar Format").
-var (
-	fOldSparse   = field{386, 482} // four times {offset, length}, twelve bytes each
-	fOldRealSize = field{483, 495}
-	fExtSparse   = field{0, 504} // 21 times
-)
-
-const (
-	oldExtended = 482 // non-zero: an extension block follows
-	extExtended = 504
-)
-
-// oldGNUMap reads the map out of the header block and the extension blocks that follow it.
-func (r *Reader) oldGNUMap(b *block, p *paxState) (segs []Segment, size int64, err error) {
-	if b.format() != gnu {
-		return nil, 0, errors.New("sparse file of star is not supported")
-	}
-	if size, err = b.number(fOldRealSize); err != nil || size < 0 {
-		return nil, 0, errors.New("bad real size of a sparse file")
-	}
-	if err = r.oldSegments(&segs, b, fOldSparse); err != nil {
-		return nil, 0, err
-	}
-	for more := b[oldExtended] != 0; more; {
-		ext, err := r.in.block()
-		if err != nil {
-			return nil, 0, truncated(err)
-		}
-		if err := r.oldSegments(&segs, ext, fExtSparse); err != nil {
+		if err := m.scan(b); err != nil {
 			return nil, 0, err
 		}
-		more = ext[extExtended] != 0
 	}
-	return segs, size, nil
+	return m.segs, left, nil
 }
 
-// oldSegments appends the segments of one block, up to the first slot without a length.
-func (r *Reader) oldSegments(segs *[]Segment, b *block, f field) error {
-	for at := f.from; at < f.to; at += 24 {
-		if b[at+12] == 0 {
+// mapScanner reads the numbers of a version 1.0 map, which may be split by block borders.
+type mapScanner struct {
+	limit     int
+	segs      []Segment
+	count     int64 // of segments
+	numbers   int64 // read so far: the count, then two for each segment
+	n, digits int64 // the number being read
+}
+
+func (m *mapScanner) done() bool { return m.numbers > 2*m.count }
+
+// scan reads one block, or its beginning when the map ends there.
+func (m *mapScanner) scan(b *block) error {
+	for _, c := range b {
+		if m.done() {
 			return nil
 		}
-		offset, err1 := b.number(field{at, at + 12})
-		length, err2 := b.number(field{at + 12, at + 24})
-		if err1 != nil || err2 != nil {
+		d := int64(c) - '0'
+		switch {
+		case c == '\n' && m.digits > 0:
+			if err := m.number(); err != nil {
+				return err
+			}
+		case d < 0 || d > 9 || m.n > (math.MaxInt64-d)/10:
 			return errors.New("bad number in the sparse map")
-		}
-		if err := addSegment(segs, Segment{offset, length}, r.lim.SparseSegments); err != nil {
-			return err
+		default:
+			m.n, m.digits = m.n*10+d, m.digits+1
 		}
 	}
+	return nil
+}
+
+// number takes in a finished number.
+func (m *mapScanner) number() error {
+	switch {
+	case m.numbers == 0:
+		if m.count = m.n; m.count > int64(m.limit) {
+			return fmt.Errorf("sparse map has more than %d segments", m.limit)
+		}
+	case m.numbers%2 == 1:
+		m.segs = append(m.segs, Segment{Offset: m.n})
+	default:
+		m.segs[len(m.segs)-1].Length = m.n
+	}
+	m.n, m.digits = 0, 0
+	m.numbers++
 	return nil
 }

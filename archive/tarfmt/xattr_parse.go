@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -19,7 +20,7 @@ func (p *paxState) addArchived(key, value []byte) error {
 	if err != nil {
 		return err
 	}
-	return addTo(&p.archived, unescape(string(key), anyHex), raw)
+	return addTo(&p.archived, unescapeURL(string(key)), raw)
 }
 
 func addTo(xs *[]Xattr, key string, value []byte) error {
@@ -40,12 +41,17 @@ func (p *paxState) joinXattrs() []Xattr {
 	if len(p.xattrs)+len(p.archived) == 0 {
 		return nil
 	}
+	written := make(map[string]bool, len(p.archived))
+	for _, x := range p.archived {
+		written[x.Key+"="+string(x.Value)] = true
+	}
 	out := make([]Xattr, 0, len(p.xattrs)+len(p.archived))
 	for _, x := range p.xattrs {
-		if !slices.ContainsFunc(p.archived, x.sameRecord) {
-			x.Key = unescape(x.Key, gnuOnly)
-			out = append(out, x)
+		if len(written) > 0 && written[x.Key+"="+string(x.Value)] {
+			continue
 		}
+		x.Key = unescapeGNU(x.Key)
+		out = append(out, x)
 	}
 	out = append(out, p.archived...)
 	slices.SortStableFunc(out, func(a, b Xattr) int { return strings.Compare(a.Key, b.Key) })
@@ -58,34 +64,21 @@ func (p *paxState) joinXattrs() []Xattr {
 	return last
 }
 
-// sameRecord tells whether x and y give the same bytes when written as KEY=VALUE.
-func (x Xattr) sameRecord(y Xattr) bool {
-	if len(x.Key)+len(x.Value) != len(y.Key)+len(y.Value) {
-		return false
-	}
-	if len(x.Key) == len(y.Key) {
-		return x.Key == y.Key && bytes.Equal(x.Value, y.Value)
-	}
-	return x.Key+"="+string(x.Value) == y.Key+"="+string(y.Value)
-}
-
-// gnuOnly admits the two escapes of GNU tar; it leaves every other "%" alone.
-func gnuOnly(c byte) bool { return c == '%' || c == '=' }
-
-// anyHex admits every escape.
-func anyHex(byte) bool { return true }
-
-// unescape replaces %XX where admit takes the byte it stands for.
-func unescape(s string, admit func(byte) bool) string {
+// unescapeGNU undoes escapeKey. As in GNU tar, every other "%" stands for itself.
+func unescapeGNU(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
 	}
+	return strings.NewReplacer("%25", "%", "%3D", "=").Replace(s)
+}
+
+// unescapeURL replaces each %XX by the byte it stands for, as libarchive encodes attribute names.
+func unescapeURL(s string) string {
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := unhex(s[i+1]), unhex(s[i+2])
-			if hi >= 0 && lo >= 0 && admit(byte(hi<<4|lo)) {
-				out = append(out, byte(hi<<4|lo))
+			if c, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				out = append(out, byte(c))
 				i += 2
 				continue
 			}
@@ -93,8 +86,4 @@ func unescape(s string, admit func(byte) bool) string {
 		out = append(out, s[i])
 	}
 	return string(out)
-}
-
-func unhex(c byte) int {
-	return strings.IndexByte("0123456789abcdef", c|0x20&^(c>>2&0x20)) // digits unchanged, letters lower case
 }
