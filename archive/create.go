@@ -144,10 +144,7 @@ func (c *creator) build(p plan, worker int) (frame, error) {
 	if int64(len(raw)) != p.raw {
 		panic(fmt.Sprintf("archive: internal error: frame of %d bytes was planned with %d", len(raw), p.raw))
 	}
-	f.bytes = c.sink.encode(worker, c.pool.Get(zframe.MaxEncoded(len(raw))), raw)
-	if &f.bytes[0] != &raw[0] {
-		c.pool.Put(raw)
-	}
+	f.bytes = c.sink.encode(worker, &c.pool, raw)
 	if c.o.Format == Framed {
 		f.sum = sha256.Sum256(f.bytes)
 	}

@@ -1,0 +1,269 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/nsferry/nsferry/acl"
+	"github.com/nsferry/nsferry/archive/tarfmt"
+	"github.com/nsferry/nsferry/archive/tree"
+	"github.com/nsferry/nsferry/archive/zframe"
+	"github.com/nsferry/nsferry/idshift"
+
+	"golang.org/x/sys/unix"
+)
+
+// ExtractOptions say how an archive becomes a tree.
+type ExtractOptions struct {
+	IDs     IDs
+	Policy  Policy
+	Exclude Excludes
+	// Top is a directory which all entries must be below and which is stripped. Empty: "rootfs" is stripped when it is the
+	// first entry. KeepTop strips nothing.
+	Top     string
+	KeepTop bool
+	Workers int // goroutines that decode, and as many that write
+	// Progress, if not nil, is told how many bytes of the tar stream are done.
+	Progress func(raw int64)
+}
+
+// maxRatio is more than any filesystem image compresses: zeros in zstd reach some 30,000, a tree full of them less than this.
+const maxRatio = 20000
+
+// Extract reads an archive of any make from in and fills the empty directory root with it. Both stay the caller's. After an error
+// the tree is incomplete, and the caller removes it.
+func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions) (sum Summary, err error) {
+	if err := o.Exclude.Check(); err != nil {
+		return sum, err
+	}
+	o.Workers = max(o.Workers, 1)
+	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: o.Workers, MaxRatio: maxRatio})
+	if err != nil {
+		return sum, err
+	}
+	defer stream.Close()
+	b, err := tree.NewBuilder(root, o.Workers)
+	if err != nil {
+		return sum, err
+	}
+	x := &extractor{ExtractOptions: &o, tar: tarfmt.NewReader(stream, tarfmt.Limits{}), b: b, sum: &sum}
+	err = x.run(ctx)
+	return sum, errors.Join(err, b.Close())
+}
+
+type extractor struct {
+	*ExtractOptions
+	tar   *tarfmt.Reader
+	b     *tree.Builder
+	sum   *Summary
+	bad   misfits
+	first bool
+}
+
+func (x *extractor) run(ctx context.Context) error {
+	for x.first = true; ; x.first = false {
+		h, err := x.tar.Next()
+		if errors.Is(err, io.EOF) {
+			x.sum.Raw = x.tar.Offset()
+			return x.finish()
+		}
+		if err != nil {
+			return err
+		}
+		if x.first && x.Top == "" && !x.KeepTop && h.Type == tarfmt.Dir && (h.Name == topDir+"/" || h.Name == "./"+topDir+"/") {
+			x.Top = topDir
+		}
+		if err := x.entry(ctx, h); err != nil {
+			return err
+		}
+		if x.Progress != nil && x.sum.Entries%256 == 0 {
+			x.Progress(x.tar.Offset())
+		}
+	}
+}
+
+// finish checks what can be known at the end only.
+func (x *extractor) finish() error {
+	if x.first {
+		return errors.New("the archive is empty")
+	}
+	return x.bad.err(x.IDs.Plain)
+}
+
+// entry puts one entry into the tree. Once an id has no place, nothing is written any more, but the rest of
+// the archive is searched for others.
+func (x *extractor) entry(ctx context.Context, h *tarfmt.Header) error {
+	path, err := entryPath(h.Name, x.Top)
+	if err != nil {
+		return err
+	}
+	if x.Exclude.matchAbove(path) {
+		return ctx.Err()
+	}
+	m, err := x.meta(h)
+	if err != nil {
+		return fmt.Errorf("entry %q: %w", h.Name, err)
+	}
+	if x.bad.any() {
+		return ctx.Err()
+	}
+	if err := x.put(ctx, h, path, m); err != nil {
+		return fmt.Errorf("entry %q: %w", h.Name, err)
+	}
+	x.sum.Entries++
+	return nil
+}
+
+func (x *extractor) put(ctx context.Context, h *tarfmt.Header, path string, m tree.Meta) error {
+	if path == "." && h.Type != tarfmt.Dir {
+		return errors.New("the root of the tree must be a directory")
+	}
+	switch h.Type {
+	case tarfmt.Reg:
+		x.sum.Files++
+		x.sum.Content += h.Size
+		return x.b.File(ctx, path, m, h.Size, segments(h.Sparse), x.tar)
+	case tarfmt.Dir:
+		return x.b.Dir(ctx, path, m)
+	case tarfmt.Symlink:
+		return x.b.Symlink(ctx, path, h.Link, m)
+	case tarfmt.Link:
+		target, err := entryPath(h.Link, x.Top)
+		if err != nil {
+			return fmt.Errorf("hard link target: %w", err)
+		}
+		return x.b.Link(ctx, path, target)
+	case tarfmt.Fifo:
+		return x.b.Node(ctx, path, unix.S_IFIFO, 0, 0, m)
+	}
+	return x.device(ctx, h, path, m)
+}
+
+func (x *extractor) device(ctx context.Context, h *tarfmt.Header, path string, m tree.Meta) error {
+	mode := uint32(unix.S_IFBLK)
+	if h.Type == tarfmt.Char {
+		mode = unix.S_IFCHR
+	}
+	whiteout := h.Type == tarfmt.Char && h.DevMajor == 0 && h.DevMinor == 0
+	keep, err := x.Policy.device(path, whiteout, x.sum)
+	if err != nil || !keep {
+		return err
+	}
+	return x.b.Node(ctx, path, mode, h.DevMajor, h.DevMinor, m)
+}
+
+func segments(in []tarfmt.Segment) []tree.Segment {
+	if in == nil {
+		return nil
+	}
+	out := make([]tree.Segment, len(in))
+	for i, s := range in {
+		out[i] = tree.Segment(s)
+	}
+	return out
+}
+
+// meta translates a header's metadata to what system calls take. Unmapped ids are collected.
+func (x *extractor) meta(h *tarfmt.Header) (m tree.Meta, err error) {
+	m = tree.Meta{Mode: h.Mode, ModTime: unix.Timespec{Sec: h.ModTime.Sec, Nsec: int64(h.ModTime.Nsec)}}
+	if h.Type == tarfmt.Link {
+		return m, nil // the inode has its metadata already
+	}
+	ids := [2]*uint32{&m.UID, &m.GID}
+	for k, inside := range [2]uint32{h.UID, h.GID} {
+		if *ids[k], err = x.id(h, idshift.Kind(k), inside); err != nil {
+			return m, err
+		}
+	}
+	if err := x.acls(h, &m); err != nil {
+		return m, err
+	}
+	return m, x.xattrs(h, &m)
+}
+
+func (x *extractor) id(h *tarfmt.Header, k idshift.Kind, inside uint32) (uint32, error) {
+	id, err := x.IDs.seen(k, inside)
+	if err == nil || x.Policy.Unmapped != Nobody {
+		return id, x.bad.note(h.Name, err)
+	}
+	x.sum.skip("owner without a place in the map (now 65534)")
+	return x.IDs.seen(k, overflowID)
+}
+
+// acls translates the ACLs, which come as text or, from some tools, as the kernel's value in an attribute.
+func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
+	for _, t := range [2]struct{ key, text string }{{tree.XattrAccess, h.ACL}, {tree.XattrDefault, h.DefaultACL}} {
+		a, err := aclOf(h, t.key, t.text)
+		switch {
+		case err != nil:
+			return err
+		case a == nil || h.Type == tarfmt.Symlink:
+			continue
+		case !x.Policy.Xattrs.takes(t.key):
+			x.sum.skip("attribute " + t.key)
+			continue
+		case t.key == tree.XattrAccess && a.Minimal():
+			m.Mode = m.Mode&^0o777 | a.Mode()
+			continue
+		case t.key == tree.XattrDefault && h.Type != tarfmt.Dir:
+			return errors.New("a default ACL on something that is no directory")
+		}
+		value, err := x.IDs.aclSeen(a)
+		if err != nil {
+			if err := x.bad.note(h.Name, err); err != nil {
+				return err
+			}
+			continue
+		}
+		m.Xattrs = append(m.Xattrs, tree.Xattr{Key: t.key, Value: value})
+	}
+	return nil
+}
+
+func aclOf(h *tarfmt.Header, key, text string) (acl.ACL, error) {
+	if text != "" {
+		return acl.Parse(text, nil)
+	}
+	for _, a := range h.Xattrs {
+		if a.Key == key {
+			return acl.Decode(a.Value)
+		}
+	}
+	return nil, nil
+}
+
+func (x *extractor) xattrs(h *tarfmt.Header, m *tree.Meta) error {
+	for _, a := range h.Xattrs {
+		if a.Key == tree.XattrAccess || a.Key == tree.XattrDefault {
+			continue // see acls
+		}
+		if !x.Policy.Xattrs.takes(a.Key) {
+			x.sum.skip("attribute " + a.Key)
+			continue
+		}
+		if a.Key == tree.XattrCapability {
+			var err error
+			if a.Value, err = x.capability(a.Value); err != nil {
+				if err := x.bad.note(h.Name, err); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		m.Xattrs = append(m.Xattrs, tree.Xattr(a))
+	}
+	return nil
+}
+
+// capability takes any revision: archives made by others may hold revision 3 with the root id of their maker's namespace, which
+// means the same as revision 2 inside.
+func (x *extractor) capability(value []byte) ([]byte, error) {
+	c, err := idshift.ParseCapability(value)
+	if err != nil {
+		return nil, err
+	}
+	return x.IDs.capSeen(c.Rev2())
+}
