@@ -132,7 +132,7 @@ func randomSegments(r *rand.Rand, n int64) (segs []Segment, size int64) {
 	segs = []Segment{}
 	for at := int64(0); n > 0; {
 		at += r.Int64N(1 << r.IntN(50))
-		k := 1 + r.Int64N(n)
+		k := min(n, BlockSize*(1+r.Int64N(3)))
 		segs = append(segs, Segment{at, k})
 		at, n = at+k, n-k
 		size = at
