@@ -5,7 +5,6 @@ package handoff
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -111,18 +110,33 @@ func (c *copier) step(off, n int64) (int64, error) {
 		c.buf = make([]byte, copyChunk)
 	}
 	part := c.buf[:min(n, copyChunk)]
-	got, err := c.src.ReadAt(part, off)
-	if got == 0 && err == io.EOF {
-		return 0, fmt.Errorf("%w: it ends at byte %d", ErrChanged, off)
+	got := 0
+	err := c.kernel.call("pread", c.src.Name(), func() (err error) {
+		got, err = unix.Pread(int(c.src.Fd()), part, off)
+		return err
+	})
+	if err == nil && got == 0 {
+		err = fmt.Errorf("%w: it ends at byte %d", ErrChanged, off)
 	}
-	if err != nil && err != io.EOF {
+	if err != nil {
 		return 0, err
 	}
-	err = c.kernel.call("write", c.dst.Name(), func() error { return nil })
-	if err == nil {
-		_, err = c.dst.WriteAt(part[:got], off)
+	return int64(got), c.write(part[:got], off)
+}
+
+func (c *copier) write(part []byte, off int64) error {
+	for len(part) > 0 {
+		put := 0
+		err := c.kernel.call("pwrite", c.dst.Name(), func() (err error) {
+			put, err = unix.Pwrite(int(c.dst.Fd()), part, off)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		part, off = part[put:], off+int64(put)
 	}
-	return int64(got), err
+	return nil
 }
 
 // copyRange makes one copy_file_range(2). That it moves nothing means the end of the file, or, with some kernels and
