@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/nsferry/nsferry/acl"
 )
 
 func (f *fields) attrs(n *Node) error {
@@ -58,9 +60,9 @@ func (n *Node) set(key, value string, seen map[string]bool) (err error) {
 	case "mtime":
 		n.MTime, err = ParseTime(value)
 	case "acl":
-		n.ACL = value
+		n.ACL, err = parseACL(value)
 	case "default":
-		n.Default = value
+		n.Default, err = parseACL(value)
 	case "cap":
 		n.Cap, err = parseCap(value)
 	case "content":
@@ -93,6 +95,15 @@ func (n *Node) set(key, value string, seen map[string]bool) (err error) {
 		return errors.New("content is given twice")
 	}
 	return nil
+}
+
+// parseACL reads an ACL in any of setfacl's forms and returns the short one.
+func parseACL(text string) (string, error) {
+	a, err := acl.Parse(text, nil)
+	if err == nil {
+		err = a.Validate()
+	}
+	return a.Short(), err
 }
 
 func (n *Node) addXattr(name, value string) (err error) {
