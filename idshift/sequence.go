@@ -1,6 +1,7 @@
 package idshift
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -30,7 +31,7 @@ func newSequence(ranges []Range) (sequence, error) {
 // without returns the parts of r, in order, that none of the others covers.
 func without(r Range, others []Range) []Range {
 	others = slices.Clone(others)
-	slices.SortFunc(others, func(x, y Range) int { return int(int64(x.First) - int64(y.First)) })
+	slices.SortFunc(others, func(x, y Range) int { return cmp.Compare(x.First, y.First) })
 	var out []Range
 	from := uint64(r.First)
 	for _, o := range others {
@@ -139,8 +140,9 @@ func (d draft) unused(r Range) []Range {
 	return without(r, used)
 }
 
-// fill maps the outside range at the first free inside ids, in several pieces if the gaps are small.
-func (d *draft) fill(r Range) error {
+// fill maps the outside range at the first free inside ids, in several pieces if the gaps are small. There is always
+// room, because there are as many inside as outside ids.
+func (d *draft) fill(r Range) {
 	used := make([]Range, len(*d))
 	for i, e := range *d {
 		used[i] = Range{First: e.Inside, Count: e.Count}
@@ -149,11 +151,11 @@ func (d *draft) fill(r Range) error {
 		n := min(gap.Count, r.Count)
 		*d = append(*d, Extent{Inside: gap.First, Outside: r.First, Count: n})
 		if r.Count -= n; r.Count == 0 {
-			return nil
+			return
 		}
 		r.First += n
 	}
-	return fmt.Errorf("map: no free inside ids for %d more ids", r.Count)
+	panic("idshift: internal error: more outside ids than inside ids")
 }
 
 // done makes the map and checks that a namespace can be given it.

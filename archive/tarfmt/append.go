@@ -77,13 +77,8 @@ func (h *Header) check() error {
 func (h *Header) checkType() error {
 	switch h.Type {
 	case Reg:
-		if err := checkSegments(h.Sparse, h.Size); err != nil {
+		if err := checkWritable(h.Sparse, h.Size); err != nil {
 			return err
-		}
-		for _, s := range h.Sparse {
-			if s.Length == 0 {
-				return errors.New("sparse map holds an empty segment")
-			}
 		}
 		if n := h.Stored(); n < 0 || n > math.MaxInt64-2*BlockSize {
 			return errors.New("stored size overflows")

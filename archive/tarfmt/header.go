@@ -62,7 +62,8 @@ type Header struct {
 	ACL, DefaultACL string
 
 	// Sparse lists the data segments of a sparse file: ascending, not overlapping, not empty, inside Size.
-	// Nil means dense, empty but not nil means one single hole.
+	// Nil means dense, empty but not nil means one single hole. Append also wants all but the last to be multiples of
+	// BlockSize long; Coalesce makes them so.
 	Sparse []Segment
 
 	Comment string // the pax comment of this entry; see docs/FORMAT.md §6

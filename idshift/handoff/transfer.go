@@ -1,0 +1,126 @@
+//go:build linux
+
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Method is a rung of the ladder: a way to move bytes from file to file.
+type Method string
+
+const (
+	Reflink Method = "reflink"         // FICLONE: the filesystem shares the blocks
+	Range   Method = "copy_file_range" // the kernel copies, segment of data by segment of data
+	Copy    Method = "copy"            // read and write, segment by segment
+)
+
+// Ladder says how Transfer goes about it. The zero value tries everything.
+type Ladder struct {
+	Top      Method                  // the first rung to try; "" means Reflink
+	Progress func(done, total int64) // called after every chunk with bytes of the logical size; may be nil
+
+	kernel kernel
+}
+
+// Result says what Transfer did.
+type Result struct {
+	Method Method // the rung that finished
+	Bytes  int64  // logical size of the file
+	Holes  int64  // bytes of it that are holes, by SEEK_HOLE; 0 where the filesystem of the source cannot tell
+}
+
+// ErrChanged is the error of a source that changed while it was read. What came out is no copy of any state of it.
+var ErrChanged = errors.New("the file changed while it was copied")
+
+// Transfer makes the empty regular file dst a copy of the whole regular file src, holes kept and size exact. It takes the
+// first rung of the ladder that both filesystems know. File offsets are neither used nor kept. Only the answers that
+// mean "not here" lead down (EINVAL, EXDEV, EOPNOTSUPP, ENOTTY, ENOSYS, and EPERM, which is what seccomp filters say);
+// EIO and ENOSPC do not. After an error dst holds an unfinished copy. ctx is looked at between chunks of at most 16 MiB.
+func Transfer(ctx context.Context, dst, src *os.File, l Ladder) (Result, error) {
+	defer runtime.KeepAlive(src)
+	defer runtime.KeepAlive(dst)
+	res, err := l.transfer(ctx, dst, src)
+	if err != nil {
+		return Result{}, fmt.Errorf("copy %s: %w", src.Name(), err)
+	}
+	return res, nil
+}
+
+func (l Ladder) transfer(ctx context.Context, dst, src *os.File) (Result, error) {
+	before, err := l.endpoints(dst, src)
+	if err != nil {
+		return Result{}, err
+	}
+	res, err := l.climb(ctx, dst, src, before.Size)
+	after, serr := l.kernel.fstat(src)
+	if serr == nil && (after.Size != before.Size || after.Ctim != before.Ctim) {
+		return Result{}, errors.Join(ErrChanged, err)
+	}
+	if err = errors.Join(err, serr); err != nil {
+		return Result{}, err
+	}
+	made, err := l.kernel.fstat(dst)
+	if err == nil && made.Size != before.Size {
+		err = fmt.Errorf("%s came out %d bytes long by %s, not %d", dst.Name(), made.Size, res.Method, before.Size)
+	}
+	return res, err
+}
+
+// endpoints checks both files and returns the state of src.
+func (l Ladder) endpoints(dst, src *os.File) (unix.Stat_t, error) {
+	from, err := l.kernel.fstat(src)
+	if err != nil {
+		return from, err
+	}
+	to, err := l.kernel.fstat(dst)
+	switch {
+	case err != nil:
+		return from, err
+	case from.Mode&unix.S_IFMT != unix.S_IFREG:
+		return from, fmt.Errorf("%s is not a regular file", src.Name())
+	case to.Mode&unix.S_IFMT != unix.S_IFREG:
+		return from, fmt.Errorf("%s is not a regular file", dst.Name())
+	case to.Size != 0:
+		return from, fmt.Errorf("%s is not empty", dst.Name())
+	case sameInode(from, to):
+		return from, fmt.Errorf("%s is to be copied onto itself", src.Name())
+	}
+	return from, nil
+}
+
+// climb walks the ladder from its top.
+func (l Ladder) climb(ctx context.Context, dst, src *os.File, size int64) (Result, error) {
+	c := copier{Ladder: l, dst: dst, src: src, size: size, method: l.Top}
+	switch l.Top {
+	case "", Reflink:
+		if err := ctx.Err(); err != nil {
+			return Result{}, err
+		}
+		err := l.kernel.call("FICLONE", dst.Name(), func() error {
+			return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
+		})
+		if err == nil {
+			return c.cloned()
+		}
+		if !notHere(err) {
+			return Result{}, err
+		}
+		c.method = Range
+	case Range, Copy:
+	default:
+		return Result{}, fmt.Errorf("no such way to copy: %q", l.Top)
+	}
+	return c.run(ctx)
+}
+
+// notHere tells errors that mean that this way is closed from those that mean that the data are lost.
+func notHere(err error) bool {
+	return isAny(err, unix.EINVAL, unix.EXDEV, unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, unix.EPERM)
+}
