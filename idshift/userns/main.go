@@ -70,7 +70,7 @@ func setupFailed(up *upLink, step string, err error) int {
 // way: the trace is on stderr, and the outer side sees a process that died.
 func serveHalf(halves []Registered, up *upLink, dec *json.Decoder, start startMessage, files []*os.File) int {
 	var half Registered
-	for _, h := range halves {
+	for _, h := range append(halves, probe) {
 		if h.name() == start.Half {
 			half = h
 		}
