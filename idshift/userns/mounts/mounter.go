@@ -21,6 +21,9 @@ type mounter struct {
 	devs   map[uint64]bool // st_dev of the filesystems mounted for /dev and /dev/shm
 }
 
+// mountInfo is one line of mountinfo.
+type mountInfo = mountinfo.Info
+
 // self returns a path through which path-taking syscalls reach f itself, be it a symlink (proc(5)).
 func self(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 
@@ -166,7 +169,7 @@ func (m *mounter) mountsBelow(f *os.File) ([]string, error) {
 	}
 	in := map[int]bool{id: true}
 	var names []string
-	_, err = mountTable(func(i *mountinfo.Info) {
+	_, err = mountTable(func(i *mountInfo) {
 		if in[i.Parent] {
 			in[i.ID] = true
 		}
@@ -179,14 +182,14 @@ func (m *mounter) mountsBelow(f *os.File) ([]string, error) {
 
 // mountTable calls each for every mount of the calling thread's namespace, parents before children, and returns
 // the ids.
-func mountTable(each func(*mountinfo.Info)) (ids map[int]bool, err error) {
+func mountTable(each func(*mountInfo)) (ids map[int]bool, err error) {
 	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	ids = map[int]bool{}
-	_, err = mountinfo.GetMountsFromReader(f, func(i *mountinfo.Info) (skip, stop bool) {
+	_, err = mountinfo.GetMountsFromReader(f, func(i *mountInfo) (skip, stop bool) {
 		ids[i.ID] = true
 		if each != nil {
 			each(i)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -123,9 +124,7 @@ func create(parent *os.File, name string, dir bool) (f *os.File, err error) {
 		if f, err = createTemp(parent, temp, dir); err != nil {
 			return err
 		}
-		err := unix.Renameat2(int(parent.Fd()), temp, int(parent.Fd()), name, unix.RENAME_NOREPLACE)
-		if err != nil {
-			err = &os.PathError{Op: "renameat2", Path: name, Err: err}
+		if err := publish(parent, temp, name, dir); err != nil {
 			return errors.Join(err, unlink(parent, temp, dir), f.Close())
 		}
 		return nil
@@ -134,6 +133,27 @@ func create(parent *os.File, name string, dir bool) (f *os.File, err error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// publish gives temp its name unless something is there. Filesystems without RENAME_NOREPLACE (NFS) answer EINVAL:
+// for a file link does the same; a directory is then just renamed, which at worst takes the place of an empty one
+// made since we looked.
+func publish(parent *os.File, temp, name string, dir bool) error {
+	fd := int(parent.Fd())
+	err := unix.Renameat2(fd, temp, fd, name, unix.RENAME_NOREPLACE)
+	switch {
+	case err != unix.EINVAL && err != unix.ENOSYS:
+	case dir:
+		err = unix.Renameat(fd, temp, fd, name)
+	default:
+		if err = unix.Linkat(fd, temp, fd, name, 0); err == nil {
+			return unlink(parent, temp, false)
+		}
+	}
+	if err != nil {
+		return &os.PathError{Op: "renameat2", Path: path.Join(parent.Name(), name), Err: err}
+	}
+	return nil
 }
 
 // createTemp makes a marked and locked file or directory.
@@ -201,8 +221,7 @@ func removeLocked(root *os.File, name string, f *os.File) (removed bool, err err
 		}
 		return false, err
 	}
-	ours, err := IsPlaceholder(f)
-	if err != nil || !ours {
+	if ours, err := removable(f, path.Base(name)); err != nil || !ours {
 		return false, err
 	}
 	isDir, err := isDirectory(f)
@@ -214,6 +233,19 @@ func removeLocked(root *os.File, name string, f *os.File) (removed bool, err err
 		return false, unmark(f)
 	}
 	return err == nil, err
+}
+
+// removable tells whether f is marked, or was left with a temporary name before it was marked.
+func removable(f *os.File, name string) (bool, error) {
+	if ours, err := IsPlaceholder(f); err != nil || ours {
+		return ours, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return false, &os.PathError{Op: "fstat", Path: name, Err: err}
+	}
+	t := st.Mode & unix.S_IFMT
+	return strings.HasPrefix(name, tempPrefix) && (t == unix.S_IFDIR || t == unix.S_IFREG && st.Size == 0), nil
 }
 
 // unmark makes a placeholder directory that got content an ordinary one.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,11 @@ func Setup(s Spec) (Result, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return Result{}, &os.PathError{Op: "mount private", Path: "/", Err: err}
 	}
+	binds, err := localBinds(s.Binds)
+	defer closeLocal(binds, s.Binds)
+	if err != nil {
+		return Result{}, err
+	}
 	if err := m.mountRoot(s.Root); err != nil {
 		return Result{}, fmt.Errorf("rootfs: %w", err)
 	}
@@ -33,7 +39,7 @@ func Setup(s Spec) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	for _, b := range s.Binds {
+	for _, b := range binds {
 		if err := m.bind(b); err != nil {
 			return Result{}, fmt.Errorf("bind %s: %w", b.Target, err)
 		}
@@ -84,6 +90,34 @@ func (m *mounter) mountRoot(dir *os.File) (err error) {
 		return err
 	}
 	return private(m.root)
+}
+
+// localBinds looks up by path, while nothing is mounted over it yet, what another mount namespace's source is
+// here. Detached mounts have no path and stay as they are; so does what cannot be found: attach says why.
+func localBinds(binds []Bind) ([]Bind, error) {
+	local := slices.Clone(binds)
+	for i, b := range binds {
+		ours, err := mountedHere(b.Source)
+		if err != nil {
+			return local, err
+		}
+		if ours {
+			continue
+		}
+		if here, err := reopen(b.Source); err == nil {
+			local[i].Source = here
+		}
+	}
+	return local, nil
+}
+
+// closeLocal closes the files that localBinds opened.
+func closeLocal(local, binds []Bind) {
+	for i := range local {
+		if local[i].Source != binds[i].Source {
+			local[i].Source.Close()
+		}
+	}
 }
 
 // rootTree mounts a copy of dir, or dir itself when it is a detached mount, onto "/" and returns it.

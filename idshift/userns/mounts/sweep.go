@@ -111,22 +111,5 @@ func sweepOne(root *os.File, name string) (removed bool, err error) {
 		return false, err
 	}
 	defer f.Close()
-	ours, err := IsPlaceholder(f)
-	if err != nil {
-		return false, err
-	}
-	if !ours && strings.HasPrefix(path.Base(name), tempPrefix) {
-		// Killed between creation and mark. The lock keeps us from one that is being made.
-		if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			return false, nil
-		}
-		if err := mark(f); err != nil {
-			return false, err
-		}
-		ours = true
-	}
-	if !ours {
-		return false, nil
-	}
 	return removeLocked(root, name, f)
 }
