@@ -177,18 +177,31 @@ func (p *place) step(name string, nofollow bool) (link string, err error) {
 		return "", nil
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK && !nofollow:
 		defer f.Close()
-		buf := make([]byte, unix.PathMax)
-		n, err := unix.Readlinkat(int(f.Fd()), "", buf)
-		if err == nil && n == 0 {
-			err = unix.ENOENT
-		}
-		if err != nil {
-			return "", &os.PathError{Op: "readlinkat", Path: shown, Err: err}
-		}
-		return string(buf[:n]), nil
+		return readLink(f, shown)
 	}
 	p.leaf, p.names = f, append(p.names, name)
 	return "", nil
+}
+
+// readLink returns the target of the symlink f. Links of proc are refused, like RESOLVE_NO_MAGICLINKS does:
+// what they say is not where they lead.
+func readLink(f *os.File, shown string) (string, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return "", &os.PathError{Op: "fstatfs", Path: shown, Err: err}
+	}
+	if fs.Type == unix.PROC_SUPER_MAGIC {
+		return "", &os.PathError{Op: "open", Path: shown, Err: unix.ELOOP}
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(f.Fd()), "", buf)
+	if err == nil && n == 0 {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return "", &os.PathError{Op: "readlinkat", Path: shown, Err: err}
+	}
+	return string(buf[:n]), nil
 }
 
 // up leaves n directories, but never the root.
