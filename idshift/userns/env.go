@@ -1,0 +1,178 @@
+package userns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/nsferry/nsferry/idshift"
+)
+
+// Mode says how root inside is reached.
+type Mode string
+
+const (
+	ModeAuto    Mode = "auto"    // decide from the process's ids and map
+	ModeUnshare Mode = "unshare" // a new user namespace for each half
+	ModeRoot    Mode = "root"    // real root, or uid 0 of a namespace whose map suffices: no new user namespace
+)
+
+// defaultGrace is the time that a cancelled half has to remove what it has half made. Removing a rootfs of 25,600 entries
+// takes under two seconds.
+const defaultGrace = 10 * time.Second
+
+// Options choose an Env. The zero value is what an ordinary user wants.
+type Options struct {
+	Mode   string // "auto" (or empty), "unshare", "root"
+	Model  string // "base" (or empty), "caller", "identity"
+	Map    string // explicit map, see idshift.ParseSpec; replaces the model
+	System System // where facts about the machine come from; the zero value is the machine itself
+}
+
+// Env is a decision, made once, on how inner code runs: the maps and the way in. It is read-only and safe for
+// concurrent use.
+type Env struct {
+	Mode    Mode            // ModeUnshare or ModeRoot, never ModeAuto
+	Plain   idshift.Mapping // inside → outside for foreign code
+	Handoff idshift.Mapping // Plain, and what caller and range it leaves out, for halves
+	Caller  idshift.Caller  // who runs us, as seen from here
+	Direct  bool            // halves run in this process: it is already privileged
+	Nested  bool            // this process is itself inside a user namespace
+	Grace   time.Duration   // time from cancellation to SIGKILL
+
+	sys System
+}
+
+// Arithmetic tells whether trees hold ids that have to be shifted by Plain to become inside ids: real root with an
+// explicit map. In every other case the ids a half sees are the inside ids.
+func (e *Env) Arithmetic() bool {
+	return e.Direct && !e.Nested && !(e.Plain.UID.IsIdentity() && e.Plain.GID.IsIdentity())
+}
+
+// NewEnv decides how inner code runs. What the machine lacks is an *EnvError; a malformed option any other error.
+// Nothing is started: whether the kernel allows a namespace shows when the first half runs (or Diagnose is asked).
+func NewEnv(o Options) (*Env, error) {
+	mode := Mode(o.Mode)
+	switch mode {
+	case "":
+		mode = ModeAuto
+	case ModeAuto, ModeUnshare, ModeRoot:
+	default:
+		return nil, &UsageError{fmt.Sprintf("mode %q: want auto, unshare or root", o.Mode)}
+	}
+	e := &Env{Grace: defaultGrace, sys: o.System.withDefaults()}
+	own, err := e.sys.ownMapping()
+	if err != nil {
+		return nil, err
+	}
+	e.Nested = !own.UID.IsIdentity() || !own.GID.IsIdentity()
+	root := os.Geteuid() == 0
+	if mode == ModeRoot && !root {
+		return nil, &EnvError{ID: "mode.root", What: fmt.Sprintf("mode root needs uid 0, this process has uid %d", os.Geteuid()),
+			Remedy: "leave out --mode root; nsferry then uses a user namespace"}
+	}
+	if mode == ModeRoot || mode == ModeAuto && root && (!e.Nested || suffices(own)) {
+		return e.asRoot(o, own)
+	}
+	return e.asUnshare(o, own)
+}
+
+// asRoot fills e for a process that is already privileged.
+func (e *Env) asRoot(o Options, own idshift.Mapping) (*Env, error) {
+	e.Mode, e.Direct = ModeRoot, true
+	if e.Nested && !suffices(own) {
+		return nil, &EnvError{ID: "map.current", What: "this user namespace maps too few ids for a rootfs (0 and 65534 are needed)",
+			Remedy: "leave out --mode root, or start the outer namespace with a map of at least 65535 ids"}
+	}
+	e.Plain, e.Handoff = own, own
+	if o.Map != "" {
+		plain, err := parseSpec(o.Map)
+		if err != nil {
+			return nil, err
+		}
+		e.Plain = plain
+	}
+	// Sub-ids matter to root only for words: no range is no error here.
+	c, err := idshift.LookupCaller(e.sys.Sources)
+	if err != nil {
+		c = idshift.Caller{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+	}
+	e.Caller = c
+	return e, nil
+}
+
+// asUnshare plans the maps of a new user namespace.
+func (e *Env) asUnshare(o Options, own idshift.Mapping) (*Env, error) {
+	e.Mode = ModeUnshare
+	c, err := idshift.LookupCaller(e.sys.Sources)
+	if err != nil {
+		return nil, &EnvError{ID: "user.lookup", What: "user and sub-id lookup", Err: err,
+			Remedy: "make /etc/passwd, /etc/subuid and /etc/subgid readable and well-formed"}
+	}
+	if e.Nested {
+		c.UIDRanges, c.GIDRanges = idshift.Visible(c.UIDRanges, own.UID), idshift.Visible(c.GIDRanges, own.GID)
+	}
+	e.Caller = c
+	if o.Map != "" {
+		e.Plain, err = parseSpec(o.Map)
+		if err != nil {
+			return nil, err
+		}
+	} else {
+		model := idshift.Model(o.Model)
+		if model == "" {
+			model = "base"
+		}
+		if e.Plain, err = idshift.Plan(model, c); err != nil {
+			return nil, rangeError(err, e.Nested)
+		}
+	}
+	if e.Handoff, err = idshift.Handoff(e.Plain, c); err != nil {
+		return nil, rangeError(err, e.Nested)
+	}
+	return e, nil
+}
+
+func parseSpec(s string) (idshift.Mapping, error) {
+	m, err := idshift.ParseSpec(s)
+	if err != nil {
+		return m, &UsageError{fmt.Sprintf("map %q: %v", s, err)}
+	}
+	return m, nil
+}
+
+// rangeError turns the planner's error into one about the environment. An unknown model is the user's mistake.
+func rangeError(err error, nested bool) error {
+	var r *idshift.RangeError
+	if !errors.As(err, &r) {
+		return &UsageError{err.Error()}
+	}
+	e := &EnvError{ID: "subid.range", What: err.Error(), Remedy: "as root, add the line named above; it takes effect at once"}
+	if nested {
+		e.ID = "subid.nested"
+		e.Remedy = "inside a container only sub-ids that the container maps count: add such a range to /etc/subuid and /etc/subgid inside, or run as its root"
+	}
+	return e
+}
+
+// suffices tells whether root in a namespace with this map can hold any rootfs that a planned map could: every planned
+// map makes 0 and 65534 usable.
+func suffices(own idshift.Mapping) bool {
+	for _, m := range []idshift.Map{own.UID, own.GID} {
+		for _, id := range []uint32{0, 1, 65534} {
+			if _, ok := m.ToOutside(id); !ok {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// grace is e.Grace, or the default for an Env made by hand.
+func (e *Env) grace() time.Duration {
+	if e.Grace > 0 {
+		return e.Grace
+	}
+	return defaultGrace
+}

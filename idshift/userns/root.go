@@ -1,0 +1,98 @@
+package userns
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// becomeRoot makes a freshly cloned process, whose maps are written, uid 0 of its namespace with no trace of the
+// caller: groups, ambient capabilities and mount propagation go. It returns the step that the kernel refused, or nil.
+func becomeRoot(userNS bool) *setupFailure {
+	type step struct {
+		name string
+		do   func() error
+	}
+	steps := []step{}
+	if userNS {
+		// syscall, not unix: these act on every thread of the process.
+		steps = append(steps,
+			step{"setgroups", func() error { return syscall.Setgroups([]int{}) }},
+			step{"setresgid", func() error { return syscall.Setresgid(0, 0, 0) }},
+			step{"setresuid", func() error { return syscall.Setresuid(0, 0, 0) }},
+			// Ambient capabilities were for our own exec. A foreign command that gives up uid 0 must lose them.
+			step{"capset", dropInheritable})
+	}
+	steps = append(steps,
+		// A change of credentials clears both (prctl(2)).
+		step{"pdeathsig", func() error { return onAllThreads(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL)) }},
+		step{"dumpable", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }},
+		step{"mount", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }})
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			var errno syscall.Errno
+			errors.As(err, &errno)
+			return &setupFailure{Step: s.name, Errno: errno}
+		}
+	}
+	return nil
+}
+
+// onAllThreads calls prctl(option, arg) on every thread of the process: both settings it is used for belong to a thread.
+func onAllThreads(option, arg uintptr) error {
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, option, arg, 0)
+	if errno == syscall.ENOTSUP { // a binary with cgo, which only the race detector makes
+		_, _, errno = syscall.RawSyscall(unix.SYS_PRCTL, option, arg, 0)
+	}
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// dropInheritable clears the inheritable capability set of all threads, and with it the ambient one (capabilities(7)).
+func dropInheritable() error {
+	hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := &[2]unix.CapUserData{}
+	if err := unix.Capget(hdr, &data[0]); err != nil {
+		return err
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(hdr)), uintptr(unsafe.Pointer(data)), 0)
+	if errno == syscall.ENOTSUP {
+		return unix.Capset(hdr, &data[0])
+	}
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// closeStray closes every inherited descriptor from first on: a lock of the caller's would live on in us. Descriptors
+// that this process opened itself are close-on-exec, which no inherited one can be.
+func closeStray(first int) error {
+	dir, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd < first {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
