@@ -2,12 +2,15 @@ package main
 
 import (
 	"github.com/alecthomas/kong"
+
+	"github.com/nsferry/nsferry/idshift/userns"
 )
 
 // cli is the whole grammar. A command group has a file of its own; here is only what they hang on.
 type cli struct {
 	Globals
 
+	Map        mapCmd        `cmd:"" group:"namespace" help:"Show the id maps, translate ids."`
 	Completion completionCmd `cmd:"" group:"about" help:"Print a completion script for a shell."`
 	Man        manCmd        `cmd:"" group:"about" help:"Print the manual page."`
 }
@@ -29,7 +32,7 @@ type Globals struct {
 // Validate refuses what the types alone let through. Kong calls it after parsing.
 func (g *Globals) Validate() error {
 	if g.Jobs < 0 {
-		return &usageError{"--jobs must not be negative"}
+		return &userns.UsageError{What: "--jobs must not be negative"}
 	}
 	return nil
 }
@@ -37,7 +40,7 @@ func (g *Globals) Validate() error {
 // newParser builds the grammar into c. Output of --help and --version goes to out; exit is called instead of os.Exit,
 // and returns.
 func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
-	config, err := configFiles(systemConfig, userConfig())
+	config, err := configFiles(out, systemConfig, userConfig())
 	if err != nil {
 		return nil, err
 	}
@@ -54,5 +57,9 @@ func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
 			{Key: "about", Title: "About nsferry:"},
 		}),
 		kong.Resolvers(config...),
+		// Only a command that asks for an Env needs sub-ids.
+		kong.BindToProvider(func() (*userns.Env, error) {
+			return userns.NewEnv(userns.Options{Mode: c.Mode, Model: c.Model, Map: c.MapSpec})
+		}),
 	)
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/nsferry/nsferry/idshift/userns"
 )
 
 const systemConfig = "/etc/nsferry/config.json"
@@ -29,8 +31,9 @@ type configFile struct {
 	values map[string]any
 }
 
-// configFiles reads those of paths that exist; a later one wins.
-func configFiles(paths ...string) ([]kong.Resolver, error) {
+// configFiles reads those of paths that exist; a later one wins. A file that the caller may not read is somebody else's
+// (HOME survives many a change of user): a warning.
+func configFiles(out *Out, paths ...string) ([]kong.Resolver, error) {
 	var rs []kong.Resolver
 	for _, p := range paths {
 		if p == "" {
@@ -40,12 +43,16 @@ func configFiles(paths ...string) ([]kong.Resolver, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		if errors.Is(err, fs.ErrPermission) {
+			out.Warn(Warning{What: "configuration files ignored, permission denied", Count: 1, First: p})
+			continue
+		}
 		if err != nil {
-			return nil, &usageError{fmt.Sprintf("configuration: %v", err)}
+			return nil, &userns.UsageError{What: fmt.Sprintf("configuration: %v", err)}
 		}
 		c := &configFile{path: p}
 		if err := json.Unmarshal(data, &c.values); err != nil {
-			return nil, &usageError{fmt.Sprintf("configuration %s: %v", p, err)}
+			return nil, &userns.UsageError{What: fmt.Sprintf("configuration %s: %v", p, err)}
 		}
 		rs = append(rs, c)
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -14,36 +15,38 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/nsferry/nsferry/idshift/userns"
 )
 
-// The exit codes. run adds 125 to 127 and 128+n, and whatever the command in the namespace returned.
+// Exit codes that the grammar itself gives. The others come with their errors: 1 failed, 3 miss (not in the store), 4
+// environment (no user namespace, no sub-ids); run adds 125 to 127 and 128+n, and whatever its command returned.
 const (
 	exitDone        = 0
 	exitFailed      = 1
 	exitUsage       = 2
-	exitMiss        = 3
-	exitEnvironment = 4
 	exitInterrupted = 130
 )
 
 func main() {
+	userns.Main(halves()...)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// usageError is a command line that the grammar accepts and the command does not.
-type usageError struct{ msg string }
-
-func (e *usageError) Error() string { return e.msg }
+// halves is the table of what may run on the other side of the border.
+func halves() []userns.Registered {
+	return nil
+}
 
 // exitStatus is the status of a command that was run for the user, who gets it unchanged and without a word.
 type exitStatus int
 
-func (s exitStatus) Error() string { return "exit status" }
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
-// exitCode is the table of exit codes; interrupted says that a signal has cancelled the work.
+// exitCode is the table of exit codes; interrupted says that a signal has cancelled the work. What it does not name
+// carries its code itself: the exit codes of idshift/userns, which halves also use, are the same.
 func exitCode(err error, interrupted bool) int {
 	var status exitStatus
-	var usage *usageError
 	var parse *kong.ParseError
 	switch {
 	case err == nil:
@@ -52,10 +55,10 @@ func exitCode(err error, interrupted bool) int {
 		return int(status)
 	case interrupted:
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &parse):
+	case errors.As(err, &parse):
 		return exitUsage
 	}
-	return exitFailed
+	return userns.ExitCode(err)
 }
 
 // run is main without the process: it parses args, runs one command, reports and returns the exit code.

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
+
+	"github.com/nsferry/nsferry/idshift/userns"
 )
 
 // Out is how a command speaks. The rules: stdout is data (what was asked for, or an archive); stderr is text for people,
@@ -90,7 +93,9 @@ func (o *Out) TakeStdout() io.Writer {
 func (o *Out) line(format string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	fmt.Fprintf(o.Stderr, "nsferry: "+format+"\n", args...)
+	for l := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		fmt.Fprintf(o.Stderr, "nsferry: %s\n", l)
+	}
 }
 
 // finish prints warnings, the error with its remedy, and the JSON object, and returns code, or exitFailed when the
@@ -106,7 +111,7 @@ func (o *Out) finish(command string, err error, code int) int {
 	r := report{Command: command, Exit: code, Result: o.result, Warnings: o.warnings}
 	var status exitStatus
 	if err != nil && !errors.As(err, &status) {
-		r.Error, r.Remedy = err.Error(), remedy(err)
+		r.Error, r.Remedy = splitRemedy(err)
 		o.line("%s", r.Error)
 		if r.Remedy != "" {
 			o.line("remedy: %s", r.Remedy)
@@ -129,11 +134,12 @@ func (o *Out) finish(command string, err error, code int) int {
 	return code
 }
 
-// remedy is what the user has to type or to ask root for, if err knows it.
-func remedy(err error) string {
-	var r interface{ Remedy() string }
-	if errors.As(err, &r) {
-		return r.Remedy()
+// splitRemedy returns what went wrong and, if err knows it, what the user has to type or to ask root for.
+func splitRemedy(err error) (text, remedy string) {
+	text = err.Error()
+	var e *userns.EnvError
+	if errors.As(err, &e) && e.Remedy != "" {
+		return strings.Replace(text, "\n  remedy: "+e.Remedy, "", 1), e.Remedy
 	}
-	return ""
+	return text, ""
 }

@@ -12,10 +12,13 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/nsferry/nsferry/idshift/userns"
 )
 
-// TestMain lets scripts run nsferry as a command: this test binary under that name.
+// TestMain serves inner processes, and lets scripts run nsferry as a command: this test binary under that name.
 func TestMain(m *testing.M) {
+	userns.Main(halves()...)
 	testscript.Main(m, map[string]func(){"nsferry": main})
 }
 

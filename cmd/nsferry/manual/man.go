@@ -36,9 +36,12 @@ func Man(w io.Writer, app *kong.Application, sections []Section) error {
 	manEnvironment(&b, app)
 	for _, s := range sections {
 		fmt.Fprintf(&b, ".SH %s\n", roff(s.Title))
-		for _, it := range s.Items {
+		for i, it := range s.Items {
 			if it.Term == "" {
-				fmt.Fprintf(&b, ".PP\n%s\n", roff(it.Text))
+				if i > 0 {
+					b.WriteString(".PP\n")
+				}
+				fmt.Fprintf(&b, "%s\n", roff(it.Text))
 				continue
 			}
 			fmt.Fprintf(&b, ".TP\n.B \"%s\"\n%s\n", roffArgument(it.Term), roff(it.Text))
@@ -52,14 +55,13 @@ func manCommand(b *bytes.Buffer, n *kong.Node) {
 	usage := path(n)
 	for _, f := range flags(n) {
 		if f.Required {
-			usage += " " + f.String()
+			usage += " " + f.Summary()
 		}
 	}
 	for _, p := range n.Positional {
 		usage += " " + p.Summary()
 	}
-	fmt.Fprintf(b, ".SS \"%s\"\n", roffArgument(usage))
-	paragraphs(b, "", n.Help, n.Detail)
+	paragraphs(b, fmt.Sprintf(".SS \"%s\"\n", roffArgument(usage)), n.Help, n.Detail)
 	for _, p := range n.Positional {
 		if p.Help != "" {
 			fmt.Fprintf(b, ".TP\n.I \"%s\"\n%s\n", roffArgument(p.Name), roff(p.Help))
@@ -94,14 +96,14 @@ func manEnvironment(b *bytes.Buffer, app *kong.Application) {
 	}
 }
 
-// paragraphs writes texts, of which an empty line separates paragraphs, after heading.
+// paragraphs writes texts, of which an empty line separates paragraphs, under a heading, which begins the first one.
 func paragraphs(b *bytes.Buffer, heading string, texts ...string) {
 	b.WriteString(heading)
-	for _, t := range texts {
-		for p := range strings.SplitSeq(t, "\n\n") {
-			if p = strings.TrimSpace(p); p != "" {
-				fmt.Fprintf(b, ".PP\n%s\n", roff(p))
-			}
+	separator := ""
+	for p := range strings.SplitSeq(strings.Join(texts, "\n\n"), "\n\n") {
+		if p = strings.TrimSpace(p); p != "" {
+			fmt.Fprintf(b, "%s%s\n", separator, roff(p))
+			separator = ".PP\n"
 		}
 	}
 }
