@@ -1,0 +1,65 @@
+package main
+
+import (
+	"github.com/alecthomas/kong"
+
+	"github.com/nsferry/nsferry/idshift/userns"
+)
+
+// cli is the whole grammar. A command group has a file of its own; here is only what they hang on.
+type cli struct {
+	Globals
+
+	Map        mapCmd        `cmd:"" group:"namespace" help:"Show the id maps, translate ids."`
+	Completion completionCmd `cmd:"" group:"about" help:"Print a completion script for a shell."`
+	Man        manCmd        `cmd:"" group:"about" help:"Print the manual page."`
+}
+
+// Globals are the flags that every command has. Each can also come from the environment or from a configuration file;
+// the command line wins over the environment, and that over ${config}.
+type Globals struct {
+	Mode       string           `enum:"auto,unshare,root" default:"auto" env:"NSFERRY_MODE" help:"How to get at foreign owners: a new user namespace (unshare), real root, or what the caller is (auto). One of ${enum}."`
+	Model      string           `enum:"base,caller,identity" default:"base" env:"NSFERRY_MODEL" help:"How inside ids map to outside ids: 0 to the first sub-id (base), 0 to the caller (caller), the caller to himself (identity)."`
+	MapSpec    string           `name:"map" placeholder:"SPEC" env:"NSFERRY_MAP" help:"Explicit map instead of a model: [u:|g:]INSIDE:OUTSIDE:COUNT, comma separated."`
+	Jobs       int              `short:"j" default:"0" placeholder:"N" env:"NSFERRY_JOBS" help:"Number of workers; 0 is one for each processor."`
+	JSON       bool             `name:"json" env:"NSFERRY_JSON" help:"Print one JSON object on stdout when done, also after a failure."`
+	Quiet      bool             `short:"q" xor:"volume" env:"NSFERRY_QUIET" help:"No summary and no progress. Warnings and errors stay."`
+	Verbose    bool             `short:"v" xor:"volume" env:"NSFERRY_VERBOSE" help:"Say more on stderr."`
+	NoProgress bool             `env:"NSFERRY_NO_PROGRESS" help:"No progress line on a terminal."`
+	Version    kong.VersionFlag `help:"Print the version and exit."`
+}
+
+// Validate refuses what the types alone let through. Kong calls it after parsing.
+func (g *Globals) Validate() error {
+	if g.Jobs < 0 {
+		return &userns.UsageError{What: "--jobs must not be negative"}
+	}
+	return nil
+}
+
+// newParser builds the grammar into c. Output of --help and --version goes to out; exit is called instead of os.Exit,
+// and returns.
+func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
+	config, err := configFiles(out, systemConfig, userConfig())
+	if err != nil {
+		return nil, err
+	}
+	return kong.New(c,
+		kong.Name("nsferry"),
+		kong.Description("Move rootfs artifacts across a user-namespace border without root."),
+		kong.Writers(out.Stdout, out.Stderr),
+		kong.Exit(exit),
+		kong.Vars{"version": version(), "config": userConfig()},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "tree", Title: "Trees and archives:"},
+			{Key: "namespace", Title: "Namespace:"},
+			{Key: "about", Title: "About nsferry:"},
+		}),
+		kong.Resolvers(config...),
+		// Only a command that asks for an Env needs sub-ids.
+		kong.BindToProvider(func() (*userns.Env, error) {
+			return userns.NewEnv(userns.Options{Mode: c.Mode, Model: c.Model, Map: c.MapSpec})
+		}),
+	)
+}
