@@ -44,7 +44,7 @@ func (s *Summary) Warnings() []string {
 // The zero value is completed by WithDefaults.
 type Policy struct {
 	Devices  Action `json:"devices"`  // Skip, Fail or Store; whiteouts (char 0:0) are always stored
-	Sockets  Action `json:"sockets"`  // Skip or Fail: tar has no type for them
+	Sockets  Action `json:"sockets"`  // Skip or Fail, for tar has no type for them; List takes Store
 	Xattrs   Xattrs `json:"xattrs"`   // Portable, All or None
 	Unmapped Action `json:"unmapped"` // Fail, or Nobody: ids without an image become 65534
 }

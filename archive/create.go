@@ -36,42 +36,29 @@ type CreateOptions struct {
 	Progress func(raw int64)
 }
 
+func (o *CreateOptions) check() error {
+	o.Workers = max(o.Workers, 1)
+	if o.Format == "" {
+		o.Format = Framed
+	}
+	return o.Exclude.Check()
+}
+
 // Create writes the tree at root to out. Both stay the caller's; out is written in order from its current
 // position and may be a pipe. After an error what was written is worthless.
 func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) (Summary, error) {
-	if err := o.Exclude.Check(); err != nil {
+	if err := o.check(); err != nil {
 		return Summary{}, err
 	}
-	if o.Workers < 1 {
-		o.Workers = 1
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	sink, err := newSink(out, &o)
 	if err != nil {
 		return Summary{}, err
 	}
 	c := &creator{o: &o, sink: sink}
-	order := zframe.NewOrdered(ctx, zframe.Limits{Workers: o.Workers, Jobs: 2*o.Workers + 1}, c.consume)
-	cut := cutter{emit: func(p plan) error {
-		return order.Submit(2*p.raw, func(worker int) (frame, error) { return c.build(p, worker) })
-	}}
-	err = c.walk(ctx, root, &cut)
-	if err == nil {
-		err = cut.finish()
-	}
-	if err != nil {
-		cancel()
-		if werr := order.Wait(); werr != nil && !errors.Is(werr, context.Canceled) {
-			err = werr
-		}
+	if err := c.run(ctx, root); err != nil {
 		return c.sum, err
 	}
-	if err := order.Wait(); err != nil {
-		return c.sum, err
-	}
-	stored, err := sink.close()
-	c.sum.Stored = stored
+	c.sum.Stored, err = sink.close()
 	return c.sum, err
 }
 
@@ -81,6 +68,28 @@ type creator struct {
 	sink sink
 	sum  Summary // the walk's; Raw and Frames are the consumer's
 	pool zframe.Buffers
+}
+
+// run walks the tree, carries out the frames on several workers and hands them to the sink.
+func (c *creator) run(ctx context.Context, root *os.File) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	order := zframe.NewOrdered(ctx, zframe.Limits{Workers: c.o.Workers, Jobs: 2*c.o.Workers + 1}, c.consume)
+	cut := cutter{emit: func(p plan) error {
+		return order.Submit(2*p.raw, func(worker int) (frame, error) { return c.build(p, worker) })
+	}}
+	err := c.walk(ctx, root, &cut)
+	if err == nil {
+		err = cut.finish()
+	}
+	if err != nil {
+		cancel()
+	}
+	// A failure of the pipeline is why the walk was cancelled, not the other way round.
+	if werr := order.Wait(); werr != nil && !errors.Is(werr, context.Canceled) {
+		return werr
+	}
+	return err
 }
 
 // walk scans the tree and cuts it into frames. When ids turn out to have no place, it goes on without
@@ -96,9 +105,9 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 		if e.Path == "." && c.o.Format == Framed {
 			h.Comment = Mark
 		}
-		bytes, err := h.Append(nil)
+		bytes, err := c.sink.header(h)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", e.Path, err)
 		}
 		c.sum.Entries++
 		src := &source{header: h, root: root, path: e.Path, seen: e.Stat}

@@ -49,18 +49,19 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 	if err != nil {
 		return sum, err
 	}
-	x := &extractor{ExtractOptions: &o, tar: tarfmt.NewReader(stream, tarfmt.Limits{}), b: b, sum: &sum}
+	x := &extractor{ExtractOptions: &o, stream: stream, tar: tarfmt.NewReader(stream, tarfmt.Limits{}), b: b, sum: &sum}
 	err = x.run(ctx)
 	return sum, errors.Join(err, b.Close())
 }
 
 type extractor struct {
 	*ExtractOptions
-	tar   *tarfmt.Reader
-	b     *tree.Builder
-	sum   *Summary
-	bad   misfits
-	first bool
+	stream io.Reader
+	tar    *tarfmt.Reader
+	b      *tree.Builder
+	sum    *Summary
+	bad    misfits
+	first  bool
 }
 
 func (x *extractor) run(ctx context.Context) error {
@@ -73,7 +74,7 @@ func (x *extractor) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if x.first && x.Top == "" && !x.KeepTop && h.Type == tarfmt.Dir && (h.Name == topDir+"/" || h.Name == "./"+topDir+"/") {
+		if x.first && x.Top == "" && !x.KeepTop && isTop(h) {
 			x.Top = topDir
 		}
 		if err := x.entry(ctx, h); err != nil {
@@ -88,7 +89,10 @@ func (x *extractor) run(ctx context.Context) error {
 // finish checks what can be known at the end only.
 func (x *extractor) finish() error {
 	if x.first {
-		return errors.New("the archive is empty")
+		return errors.New("the archive has no entries")
+	}
+	if err := drain(x.stream); err != nil {
+		return err
 	}
 	return x.bad.err(x.IDs.Plain)
 }

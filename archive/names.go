@@ -44,7 +44,7 @@ func entryPath(name, top string) (string, error) {
 // ErrOutside is a name that leads out of the tree.
 var ErrOutside = errors.New(`the name has a ".." component and would lead outside the tree`)
 
-// topDirs are names that a lone top directory has in archives made for a cache (FACTS §4, sstate before June).
+// topDir is the name that a lone top directory has in archives made for a cache (FACTS §4, sstate before June).
 const topDir = "rootfs"
 
 // Excludes are patterns for paths below the root, anchored there: path.Match per component, so that "*" does not

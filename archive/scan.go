@@ -106,6 +106,9 @@ func (s *scanner) classify(e *tree.Entry) (typ tarfmt.Type, keep bool, err error
 	case unix.S_IFIFO:
 		return tarfmt.Fifo, true, nil
 	case unix.S_IFSOCK:
+		if s.Policy.Sockets == Store {
+			return sockType, true, nil
+		}
 		if s.Policy.Sockets == Fail {
 			return 0, false, fmt.Errorf("%s: tar cannot hold a socket; remove it or use --sockets skip", e.Path)
 		}

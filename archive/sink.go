@@ -11,6 +11,8 @@ import (
 
 // sink takes the frames of a tar stream: encode in the workers, write and close in one goroutine, in order.
 type sink interface {
+	// header returns the blocks that go in front of the entry's data.
+	header(*tarfmt.Header) ([]byte, error)
 	// encode returns what write is to get for a frame's raw bytes, a buffer of the pool as raw is.
 	encode(worker int, pool *zframe.Buffers, raw []byte) []byte
 	write(*frame) error
@@ -19,8 +21,7 @@ type sink interface {
 
 func newSink(out io.Writer, o *CreateOptions) (sink, error) {
 	switch o.Format {
-	case Framed, "":
-		o.Format = Framed
+	case Framed:
 		return newFramedSink(out, o)
 	case Gzip:
 		return newGzipSink(out, o)
@@ -49,10 +50,8 @@ type framedSink struct {
 	table    *toc.Writer
 	policy   map[string]string
 	frames   []zframe.Frame
-	// A large entry's digest is known with its last part only. Until then its line, and the identities of the frames that
-	// hold its other parts, wait.
-	waiting []waiting
-	entry   toc.Entry
+	ledger   ledger
+	waiting  []waiting
 }
 
 // waiting is a frame whose identity lacks the digest of the entry that it ends with.
@@ -75,8 +74,11 @@ func newFramedSink(out io.Writer, o *CreateOptions) (*framedSink, error) {
 		s.encoders = append(s.encoders, e)
 	}
 	s.table = toc.NewWriter(s.encoders[o.Workers])
+	s.ledger.add = s.table.Add
 	return s, nil
 }
+
+func (*framedSink) header(h *tarfmt.Header) ([]byte, error) { return h.Append(nil) }
 
 func (s *framedSink) encode(worker int, pool *zframe.Buffers, raw []byte) []byte {
 	defer pool.Put(raw)
@@ -86,36 +88,32 @@ func (s *framedSink) encode(worker int, pool *zframe.Buffers, raw []byte) []byte
 func (s *framedSink) write(f *frame) error {
 	number := len(s.frames)
 	s.frames = append(s.frames, zframe.Frame{Raw: f.raw, Stored: int64(len(f.bytes)), Sum: f.sum})
+	s.identify(f, number)
+	if err := s.ledger.take(f, number); err != nil {
+		return err
+	}
+	_, err := s.out.Write(f.bytes)
+	return err
+}
+
+// identify computes the frame's identity (FORMAT §2), or lets it wait for the digest of the entry that it ends with.
+func (s *framedSink) identify(f *frame, number int) {
 	id := zframe.NewIdentityHash()
-	at := int64(0)
 	for i := range f.parts {
 		p := &f.parts[i]
-		if p.header != nil {
-			s.entry = tocEntry(p.source.header)
-			s.entry.Frame, s.entry.Offset, s.entry.HeaderLen = number, at, int64(len(p.header))
-		}
 		id.Header(p.header)
 		id.Part(p.off, p.len)
 		if !p.last {
 			s.waiting = append(s.waiting, waiting{number, id})
-			break // nothing follows it in this frame
+			return
 		}
 		id.Digest(f.sums[i])
 		s.settle(f.sums[i])
-		s.entry.Digest = f.sums[i]
-		if err := s.table.Add(&s.entry); err != nil {
-			return err
-		}
-		at += int64(len(p.header)) + p.len + tarfmt.Padding(p.off+p.len)
 	}
 	if f.end {
 		id.End()
 	}
-	if n := len(s.waiting); n == 0 || s.waiting[n-1].frame != number {
-		s.frames[number].Identity = id.Sum()
-	}
-	_, err := s.out.Write(f.bytes)
-	return err
+	s.frames[number].Identity = id.Sum()
 }
 
 // settle completes the identities that waited for sum.
@@ -143,6 +141,8 @@ func (p Policy) record() map[string]string {
 
 // plainSink writes the tar stream as it is.
 type plainSink struct{ out counter }
+
+func (*plainSink) header(h *tarfmt.Header) ([]byte, error) { return h.Append(nil) }
 
 func (s *plainSink) encode(_ int, _ *zframe.Buffers, raw []byte) []byte { return raw }
 
@@ -178,40 +178,4 @@ func (s *gzipSink) write(f *frame) error {
 func (s *gzipSink) close() (int64, error) {
 	err := s.gz.Close()
 	return s.out.n, err
-}
-
-// tocEntry returns the line of a header; its digest and place are not known yet.
-func tocEntry(h *tarfmt.Header) toc.Entry {
-	e := toc.Entry{
-		Name: tocName(h.Name), Type: tocTypes[h.Type], Mode: h.Mode, UID: h.UID, GID: h.GID, Size: h.Size,
-		ModTime: toc.Time(h.ModTime), Link: h.Link, DevMajor: h.DevMajor, DevMinor: h.DevMinor,
-		ACL: h.ACL, DefaultACL: h.DefaultACL,
-	}
-	if h.Type == tarfmt.Link {
-		e.Link = tocName(h.Link)
-	}
-	for _, x := range h.Xattrs {
-		e.Xattrs = append(e.Xattrs, toc.Xattr(x))
-	}
-	if h.Sparse != nil {
-		e.Sparse = make([]toc.Segment, len(h.Sparse))
-		for i, s := range h.Sparse {
-			e.Sparse[i] = toc.Segment(s)
-		}
-	}
-	return e
-}
-
-var tocTypes = map[tarfmt.Type]toc.Type{
-	tarfmt.Reg: toc.File, tarfmt.Link: toc.HardLink, tarfmt.Symlink: toc.Symlink, tarfmt.Char: toc.Char,
-	tarfmt.Block: toc.Block, tarfmt.Dir: toc.Dir, tarfmt.Fifo: toc.Fifo,
-}
-
-// tocName is the name of one of our own entries as the table of contents has it.
-func tocName(name string) string {
-	path, err := entryPath(name, "")
-	if err != nil {
-		panic("archive: internal error: " + err.Error())
-	}
-	return path
 }

@@ -1,0 +1,227 @@
+package archive
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/nsferry/nsferry/acl"
+	"github.com/nsferry/nsferry/archive/listing"
+	"github.com/nsferry/nsferry/archive/tarfmt"
+	"github.com/nsferry/nsferry/archive/tree"
+	"github.com/nsferry/nsferry/archive/zframe"
+	"github.com/nsferry/nsferry/archive/zframe/toc"
+)
+
+// List calls fn for every entry of an archive of any make, in the archive's order. The nodes hold inside ids. An
+// archive of ours that is a regular file is listed by its table of contents, any other by reading it, contents included for their digests.
+func List(ctx context.Context, in *os.File, workers int, fn func(listing.Node) error) error {
+	f, err := openFramed(in)
+	if errors.Is(err, zframe.ErrNotSeekable) {
+		return listStream(ctx, in, workers, fn)
+	}
+	if err != nil {
+		return err
+	}
+	r, err := toc.Open(f)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var e toc.Entry
+	for err = r.Next(&e); err == nil; err = r.Next(&e) {
+		n, nerr := node(&e)
+		if nerr == nil {
+			nerr = fn(n)
+		}
+		if err := errors.Join(nerr, ctx.Err()); err != nil {
+			return err
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// openFramed opens the tail of an archive; what is no regular file has none that could be read.
+func openFramed(in *os.File) (*zframe.File, error) {
+	st, err := in.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, zframe.ErrNotSeekable
+	}
+	return zframe.Open(in, st.Size())
+}
+
+func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.Node) error) error {
+	return readEntries(ctx, in, workers, func(e *toc.Entry, t *tarfmt.Reader) error {
+		if e.Type == toc.File {
+			var err error
+			if e.Digest, err = digest(t, e.Size, e.Sparse); err != nil {
+				return err
+			}
+		}
+		n, err := node(e)
+		if err != nil {
+			return err
+		}
+		return fn(n)
+	})
+}
+
+// readEntries decodes an archive of any make and calls fn for every entry, which may read its data.
+func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.Entry, *tarfmt.Reader) error) error {
+	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: workers, MaxRatio: maxRatio})
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	t := tarfmt.NewReader(stream, tarfmt.Limits{})
+	top := ""
+	for first := true; ; first = false {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return drain(stream)
+		}
+		if err != nil {
+			return err
+		}
+		if first && isTop(h) {
+			top = topDir
+		}
+		e, err := tocEntry(h, top)
+		if err == nil {
+			err = fn(&e, t)
+		}
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+	}
+}
+
+// drain reads what follows the end-of-archive blocks: the checks of an archive's tail come with the last read.
+func drain(stream io.Reader) error {
+	_, err := io.Copy(io.Discard, stream)
+	return err
+}
+
+// isTop recognises an archive whose entries are all below one directory, by its first entry.
+func isTop(h *tarfmt.Header) bool {
+	return h.Type == tarfmt.Dir && (h.Name == topDir+"/" || h.Name == "./"+topDir+"/" || h.Name == topDir)
+}
+
+// digest reads an entry's data and returns the sha256 of its content.
+func digest(r io.Reader, size int64, segs []toc.Segment) (sum [32]byte, err error) {
+	h := sha256.New()
+	if segs == nil {
+		segs = []toc.Segment{{Offset: 0, Length: size}}
+	}
+	end := int64(0)
+	for _, s := range segs {
+		zeros(h, s.Offset-end)
+		if _, err := io.CopyN(h, r, s.Length); err != nil {
+			return sum, err
+		}
+		end = s.Offset + s.Length
+	}
+	zeros(h, size-end)
+	h.Sum(sum[:0])
+	return sum, nil
+}
+
+// ListTree calls fn for every inode of the tree at root as an archive would hold it, sockets and devices included.
+func ListTree(ctx context.Context, root *os.File, o ScanOptions, workers int, fn func(listing.Node) error) error {
+	o.Policy.Sockets, o.Policy.Devices = Store, Store
+	c := &creator{o: &CreateOptions{ScanOptions: o, Workers: max(workers, 1)}}
+	if err := c.o.check(); err != nil {
+		return err
+	}
+	c.o.Format = Plain
+	c.sink = &listSink{ledger: ledger{add: func(e *toc.Entry) error {
+		n, err := node(e)
+		if err != nil {
+			return err
+		}
+		return fn(n)
+	}}}
+	return c.run(ctx, root)
+}
+
+// listSink keeps the digests and throws the rest away.
+type listSink struct {
+	plainSink
+	ledger ledger
+}
+
+func (*listSink) header(*tarfmt.Header) ([]byte, error) { return []byte{}, nil }
+
+func (s *listSink) write(f *frame) error { return s.ledger.take(f, 0) }
+
+// node is the listing's form of an entry.
+func node(e *toc.Entry) (listing.Node, error) {
+	n := listing.Node{
+		Type: nodeTypes[e.Type], Name: e.Name, UID: e.UID, GID: e.GID, Mode: e.Mode, Target: e.Link,
+		Major: e.DevMajor, Minor: e.DevMinor, Size: e.Size,
+	}
+	if e.Type == toc.HardLink {
+		return listing.Node{Type: listing.Hardlink, Name: e.Name, Target: e.Link}, nil
+	}
+	n.MTime = &listing.Time{Sec: e.ModTime.Sec, Nsec: e.ModTime.Nsec}
+	if e.Type == toc.Symlink {
+		n.Mode = 0
+	}
+	for _, t := range [2]struct {
+		text string
+		to   *string
+	}{{e.ACL, &n.ACL}, {e.DefaultACL, &n.Default}} {
+		if t.text == "" {
+			continue
+		}
+		a, err := acl.Parse(t.text, nil)
+		if err != nil {
+			return n, fmt.Errorf("%s: %w", e.Name, err)
+		}
+		*t.to = a.Short()
+	}
+	for _, x := range e.Xattrs {
+		if x.Key == tree.XattrCapability {
+			n.Cap = x.Value
+			continue
+		}
+		n.Xattrs = append(n.Xattrs, listing.Xattr(x))
+	}
+	if e.Sparse != nil {
+		n.Sparse = make([]listing.Segment, len(e.Sparse))
+		for i, s := range e.Sparse {
+			n.Sparse[i] = listing.Segment(s)
+		}
+	}
+	if e.Type == toc.File {
+		n.SHA256 = hex.EncodeToString(e.Digest[:])
+	}
+	return n, nil
+}
+
+var nodeTypes = map[toc.Type]listing.Type{
+	toc.File: listing.File, toc.Symlink: listing.Symlink, toc.Char: listing.Char, toc.Block: listing.Block,
+	toc.Dir: listing.Dir, toc.Fifo: listing.Fifo, toc.Type(sockType): listing.Sock,
+}
+
+// WriteLines returns a function for List that writes one line a node, and one that flushes it.
+func WriteLines(w io.Writer) (fn func(listing.Node) error, flush func() error) {
+	bw := bufio.NewWriterSize(w, 64<<10)
+	var line []byte
+	return func(n listing.Node) error {
+		line = append(n.AppendLine(line[:0]), '\n')
+		_, err := bw.Write(line)
+		return err
+	}, bw.Flush
+}
