@@ -116,7 +116,7 @@ func TestLookupCallerErrors(t *testing.T) {
 	}{
 		{"bad line in subuid", system{passwd: passwd, subuid: "\nbuilder:1\n", uid: 1001}, "subuid:2: "},
 		{"bad line in subgid", system{passwd: passwd, subgid: "1001:1:x\n", uid: 1001}, `subgid:1: "x"`},
-		{"getsubids missing", system{passwd: passwd, nsswitch: "subid: sss", uid: 1001}, `"sss" (nsswitch.conf): getsubids builder: `},
+		{"getsubids missing", system{passwd: passwd, nsswitch: "subid: sss", uid: 1001}, "package uidmap"},
 		{"getsubids broken", system{passwd: passwd, nsswitch: "subid: sss", uid: 1001, run: map[string]string{"getsubids builder": "exit 3"}}, "exit status 3"},
 		{"getsubids prints something else", system{passwd: passwd, nsswitch: "subid: sss", uid: 1001, run: map[string]string{"getsubids builder": "builder 1 1\n"}},
 			"unexpected line"},
