@@ -83,6 +83,9 @@ func (r *Reader) entry(p *pending) (*Header, error) {
 			return nil, errors.New("entry has no name")
 		}
 	}
+	if p.bad != nil {
+		return h, p.bad
+	}
 	h.Comment = p.pax.comment
 	h.ACL, h.DefaultACL = p.pax.acl, p.pax.defaultACL
 	h.Xattrs = p.pax.joinXattrs()

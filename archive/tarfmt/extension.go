@@ -25,11 +25,14 @@ func (r *Reader) extension(p *pending, flag byte) (entry bool, err error) {
 	switch flag {
 	case 'x', 'X': // pax, Solaris
 		data, err := r.body()
-		if err == nil {
-			err = p.pax.parse(data, local, r.lim.SparseSegments)
+		if err != nil {
+			return false, err
+		}
+		if err := p.pax.parse(data, local, r.lim.SparseSegments); err != nil && p.bad == nil {
+			p.bad = err
 		}
 		p.found = true
-		return false, err
+		return false, nil
 	case 'L', 'K': // GNU long name, long link
 		name, err := r.longName()
 		if flag == 'L' {

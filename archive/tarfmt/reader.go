@@ -138,6 +138,7 @@ type pending struct {
 	pax                paxState
 	longName, longLink string
 	found              bool
+	bad                error // in a record; kept until the name of the entry is known
 }
 
 // next reads headers up to and including one of a real entry. The header it returns with an error has at most a name.
