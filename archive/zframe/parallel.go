@@ -15,12 +15,11 @@ import (
 )
 
 const (
-	// wholeStored and wholeRaw bound the frames that are collected and decoded whole by one worker; larger ones are
-	// decoded as a stream. A frame that tells its content size may be larger than one that does not.
-	wholeStored  = 16 << 20
-	wholeRaw     = 32 << 20
-	guessRaw     = 16 << 20
-	streamBlocks = 8 // blocks of 128 KiB that the stream decoder works ahead
+	// wholeRaw bounds the frames that are collected and decoded whole by one worker; larger ones are decoded as a
+	// stream. Our own frames and pzstd's at its usual levels are smaller.
+	wholeRaw     = 16 << 20
+	readBytes    = 40 << 20 // stored and raw bytes of frames in flight
+	streamBlocks = 8        // blocks of 128 KiB that the stream decoder works ahead
 )
 
 // Options bounds a decompression. Zero values mean the defaults.
@@ -90,7 +89,7 @@ func NewParallelReader(r io.Reader, o Options) *ParallelReader {
 // run reads frames and feeds the pipeline until the input or the pipeline ends.
 func (p *ParallelReader) run(ctx context.Context, r io.Reader) {
 	defer close(p.ended)
-	pipe := NewOrdered(ctx, Limits{Workers: p.opt.Workers, Jobs: 2*p.opt.Workers + 2, Bytes: 64 << 20}, func(c chunk) error {
+	pipe := NewOrdered(ctx, Limits{Workers: p.opt.Workers, Jobs: 2*p.opt.Workers + 2, Bytes: readBytes}, func(c chunk) error {
 		if p.tail.marked == markUnknown {
 			p.tail.marked = max(findMark(c.buf), markAbsent) // a frame of ours is never too short for it
 		}
@@ -151,15 +150,11 @@ func (p *ParallelReader) submit(ctx context.Context, pipe *Ordered[chunk], w *wa
 	if w.dict != 0 {
 		return corrupt(where, "needs dictionary %d", w.dict)
 	}
-	maxRaw := int64(wholeRaw)
-	if w.content < 0 {
-		maxRaw = guessRaw
-	}
 	var stored []byte
 	done := false
-	if w.contentOr(0) <= maxRaw {
+	if w.contentOr(0) <= wholeRaw {
 		var err error
-		if stored, done, err = w.collect(p.pool.Get(1<<20), wholeStored, maxRaw); err != nil {
+		if stored, done, err = w.collect(p.pool.Get(1<<20), wholeRaw, wholeRaw); err != nil {
 			return err
 		}
 	}
@@ -178,13 +173,13 @@ func (p *ParallelReader) submit(ctx context.Context, pipe *Ordered[chunk], w *wa
 	if w.window > uint64(p.opt.MaxWindow) {
 		return fmt.Errorf("%s: %w", where, &LimitError{"window", p.opt.MaxWindow})
 	}
-	p.tail.foreign = true
 	big := &bigFrame{head: stored, input: w, where: where, done: make(chan struct{})}
 	if err := pipe.Submit(1<<20, func(int) (chunk, error) { return chunk{stream: big}, nil }); err != nil {
 		return err
 	}
 	select {
 	case <-big.done:
+		p.tail.frame(w.fr.off-w.start, w.contentOr(-1))
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

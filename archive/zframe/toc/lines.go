@@ -11,29 +11,24 @@ import (
 // seen notes which fields a line has, to refuse one that is there twice.
 type seen uint32
 
-func (s *scanner) once(have *seen, bit int, key string) {
-	if *have&(1<<bit) != 0 {
-		s.fail("field %q is there twice", key)
-	}
-	*have |= 1 << bit
-}
-
 // fields calls set for each field of the line's object. set returns the field's number, having read its value, or -1
 // for a field that it does not know.
-func (s *scanner) fields(set func(key string) int) (have seen) {
+func (s *scanner) fields(set func(key []byte) int) (have seen) {
 	s.want('{')
 	for first := true; ; {
 		key, ok := s.key(&first)
 		if !ok {
 			break
 		}
-		k := string(key)
-		bit := set(k)
+		bit := set(key)
 		if bit < 0 {
 			s.skip()
 			continue
 		}
-		s.once(&have, bit, k)
+		if have&(1<<bit) != 0 {
+			s.fail("field %q is there twice", key)
+		}
+		have |= 1 << bit
 	}
 	s.end()
 	return have
@@ -42,8 +37,8 @@ func (s *scanner) fields(set func(key string) int) (have seen) {
 func parseHeader(line []byte) (h Header, err error) {
 	s := scanner{line: line}
 	version := int64(0)
-	s.fields(func(key string) int {
-		switch key {
+	s.fields(func(key []byte) int {
+		switch string(key) {
 		case "nsferry":
 			version = s.integer(1, math.MaxInt64)
 			if s.err == nil && version != Version {
@@ -85,10 +80,7 @@ func (s *scanner) policy() map[string]string {
 		if !ok {
 			return out
 		}
-		key, err := Unescape(string(raw))
-		if err != nil {
-			s.fail("%w", err)
-		}
+		key := s.unescape(raw)
 		if _, twice := out[key]; twice {
 			s.fail("policy %q is there twice", key)
 		}
@@ -98,8 +90,8 @@ func (s *scanner) policy() map[string]string {
 
 func parseFrame(line []byte) (number int64, f zframe.Frame, err error) {
 	s := scanner{line: line}
-	have := s.fields(func(key string) int {
-		switch key {
+	have := s.fields(func(key []byte) int {
+		switch string(key) {
 		case "F":
 			number = s.integer(0, zframe.MaxFrames)
 			return 0
@@ -148,7 +140,7 @@ const (
 func parseEntry(line []byte, e *Entry) error {
 	*e = Entry{}
 	s := scanner{line: line}
-	have := s.fields(func(key string) int { return s.entryField(e, key) })
+	have := s.fields(func(key []byte) int { return s.entryField(e, key) })
 	if s.err != nil {
 		return s.err
 	}
@@ -156,8 +148,8 @@ func parseEntry(line []byte, e *Entry) error {
 }
 
 // entryField reads the value of one field into e. Ids are 32-bit without the last, which is no id (chown(2)).
-func (s *scanner) entryField(e *Entry, key string) int {
-	switch key {
+func (s *scanner) entryField(e *Entry, key []byte) int {
+	switch string(key) {
 	case "n":
 		e.Name = s.text()
 		return fieldName
@@ -202,8 +194,8 @@ func (s *scanner) entryField(e *Entry, key string) int {
 	return s.rareField(e, key)
 }
 
-func (s *scanner) rareField(e *Entry, key string) int {
-	switch key {
+func (s *scanner) rareField(e *Entry, key []byte) int {
+	switch string(key) {
 	case "dev":
 		dev := s.integers()
 		if len(dev) != 2 || max(dev[0], dev[1]) > math.MaxUint32 {
@@ -219,7 +211,7 @@ func (s *scanner) rareField(e *Entry, key string) int {
 			if !ok {
 				return fieldXattrs
 			}
-			e.Xattrs = append(e.Xattrs, Xattr{s.keyText(raw), s.value()})
+			e.Xattrs = append(e.Xattrs, Xattr{s.unescape(raw), s.value()})
 			if n := len(e.Xattrs); n > 1 && e.Xattrs[n-2].Key >= e.Xattrs[n-1].Key {
 				s.fail("extended attributes are not sorted")
 			}
@@ -243,16 +235,6 @@ func (s *scanner) rareField(e *Entry, key string) int {
 		return fieldSparse
 	}
 	return -1
-}
-
-// keyText unescapes a key that key has returned.
-func (s *scanner) keyText(raw []byte) string {
-	k := scanner{line: append(append([]byte{'"'}, raw...), '"')}
-	text := k.text()
-	if k.err != nil {
-		s.fail("key: %w", k.err)
-	}
-	return text
 }
 
 // check holds an entry to what its type may have.

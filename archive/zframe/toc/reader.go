@@ -45,13 +45,14 @@ func ReadAll(f *zframe.File) (c Contents, err error) {
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	c.Header = r.Header()
+	c.Entries = make([]Entry, 0, min(c.Header.Entries, 1<<16)+1) // a header that lies costs no more than that
 	for {
-		var e Entry
-		switch err := r.Next(&e); err {
+		c.Entries = append(c.Entries, Entry{})
+		last := len(c.Entries) - 1
+		switch err := r.Next(&c.Entries[last]); err {
 		case nil:
-			c.Entries = append(c.Entries, e)
 		case io.EOF:
-			c.Frames = r.Frames()
+			c.Entries, c.Frames = c.Entries[:last], r.Frames()
 			return c, nil
 		default:
 			return Contents{}, err

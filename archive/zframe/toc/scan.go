@@ -80,18 +80,27 @@ func (s *scanner) quoted() []byte {
 
 // text returns the next string, unescaped. The only JSON escapes are those that the format needs, \" and \\.
 func (s *scanner) text() string {
-	raw := s.quoted()
-	simple, ascii := true, true
-	for _, c := range raw {
-		simple = simple && c != '\\' && c != '%'
-		ascii = ascii && c < utf8.RuneSelf
+	if s.at < len(s.line) && s.line[s.at] == '"' {
+		rest := s.line[s.at+1:]
+		for i, c := range rest {
+			if plain[c] {
+				continue
+			}
+			if c == '"' {
+				s.at += i + 2
+				return string(rest[:i])
+			}
+			break
+		}
 	}
-	if !ascii && !utf8.Valid(raw) {
+	return s.unescape(s.quoted())
+}
+
+// unescape is the slow way of text: raw is what was between the quotes.
+func (s *scanner) unescape(raw []byte) string {
+	if !utf8.Valid(raw) {
 		s.fail("string is not UTF-8")
 		return ""
-	}
-	if simple {
-		return string(raw)
 	}
 	out := make([]byte, 0, len(raw))
 	for i := 0; i < len(raw); i++ {
@@ -179,19 +188,21 @@ func (s *scanner) time() Time {
 
 // digest returns the next string, the base64url of 32 bytes.
 func (s *scanner) digest() (sum [32]byte) {
-	raw := s.quoted()
-	if s.err != nil {
+	const quotes = digestLen + 2
+	if end := s.at + quotes; end <= len(s.line) && s.line[s.at] == '"' && s.line[end-1] == '"' &&
+		decodeDigest(&sum, s.line[s.at+1:end-1]) {
+		s.at = end
 		return sum
 	}
-	if !decodeDigest(&sum, raw) {
-		s.fail("want the base64url of 32 bytes")
-	}
-	return sum
+	s.fail("want the base64url of 32 bytes")
+	return [32]byte{}
 }
+
+const digestLen = 43 // of 32 bytes as base64 without padding
 
 // decodeDigest is base64.RawURLEncoding.Strict for 32 bytes, several times as fast, as most of a table is digests.
 func decodeDigest(sum *[32]byte, text []byte) bool {
-	if len(text) != 43 {
+	if len(text) != digestLen {
 		return false
 	}
 	bad := byte(0)
