@@ -23,9 +23,6 @@ func (a at) fd() int { return int(a.dir.Fd()) }
 // proc is a path for calls that exist with paths only. Its last component is the name itself, never followed by the
 // l-variants.
 func (a at) proc() string {
-	if a.base == "." {
-		return "/proc/self/fd/" + strconv.Itoa(a.fd())
-	}
 	return "/proc/self/fd/" + strconv.Itoa(a.fd()) + "/" + a.base
 }
 

@@ -29,7 +29,7 @@ func Build(dir string, nodes []listing.Node) error {
 	}
 	defer root.Close()
 	for _, n := range nodes {
-		if err := buildOne(root, n, create); err != nil {
+		if err := buildOne(root, n, func(a at) error { return create(root, a, n) }); err != nil {
 			return fmt.Errorf("build: %w", err)
 		}
 	}
@@ -38,7 +38,7 @@ func Build(dir string, nodes []listing.Node) error {
 	dirs := slices.DeleteFunc(slices.Clone(nodes), func(n listing.Node) bool { return n.Type != listing.Dir })
 	slices.SortFunc(dirs, func(a, b listing.Node) int { return listing.CompareNames(b.Name, a.Name) })
 	for _, n := range dirs {
-		if err := buildOne(root, n, decorate); err != nil {
+		if err := buildOne(root, n, func(a at) error { return decorate(a, n) }); err != nil {
 			return fmt.Errorf("build: %w", err)
 		}
 	}
@@ -46,16 +46,16 @@ func Build(dir string, nodes []listing.Node) error {
 }
 
 // buildOne locates the node's place and runs step there.
-func buildOne(root *os.File, n listing.Node, step func(*os.File, at, listing.Node) error) error {
+func buildOne(root *os.File, n listing.Node, step func(at) error) error {
 	if n.Type == listing.Dir && n.Name == "." {
-		return step(root, at{root, ".", "."}, n)
+		return step(at{root, ".", "."})
 	}
 	a, err := locate(root, n.Name)
 	if err != nil {
 		return err
 	}
 	defer a.release(root)
-	return step(root, a, n)
+	return step(a)
 }
 
 // create makes the inode, and for all but directories gives it its metadata.
@@ -79,7 +79,7 @@ func create(root *os.File, a at, n listing.Node) error {
 	if err != nil {
 		return err
 	}
-	return decorate(root, a, n)
+	return decorate(a, n)
 }
 
 func link(root *os.File, a at, target string) error {
@@ -129,7 +129,7 @@ func createFile(a at, n listing.Node) (err error) {
 
 // decorate sets owner, mode, xattrs, capability, ACLs and time, in the order in which none undoes another: chown drops
 // setuid bits and capabilities, chmod cuts ACL masks.
-func decorate(_ *os.File, a at, n listing.Node) error {
+func decorate(a at, n listing.Node) error {
 	err := a.call("fchownat", func() error {
 		return unix.Fchownat(a.fd(), a.base, int(n.UID), int(n.GID), unix.AT_SYMLINK_NOFOLLOW)
 	})
@@ -184,37 +184,34 @@ func setMode(a at, n listing.Node) error {
 
 // setACLs sets what the line tells, and takes off what the inode inherited where it tells nothing.
 func setACLs(a at, n listing.Node) error {
-	for _, x := range []struct{ key, text string }{
-		{"system.posix_acl_access", n.ACL}, {"system.posix_acl_default", n.Default},
-	} {
-		if x.text == "" {
-			if err := dropXattr(a, x.key); err != nil {
-				return err
-			}
-			continue
-		}
-		parsed, err := acl.Parse(x.text, nil)
-		if err != nil {
-			return fmt.Errorf("%s: %w", n.Name, err)
-		}
-		if x.key == "system.posix_acl_access" && parsed.Mode() != n.Mode&0o777 {
-			return fmt.Errorf("%s: mode %03o contradicts acl=%s", n.Name, n.Mode, x.text)
-		}
-		err = a.call("lsetxattr "+x.key, func() error { return unix.Lsetxattr(a.proc(), x.key, parsed.Encode(), 0) })
-		if err != nil {
+	if n.Type == listing.Symlink {
+		return nil
+	}
+	if err := setACL(a, "system.posix_acl_access", n.ACL, n.Mode); err != nil {
+		return err
+	}
+	if n.Type == listing.Dir {
+		if err := setACL(a, "system.posix_acl_default", n.Default, n.Mode); err != nil {
 			return err
 		}
-	}
-	if n.Type == listing.Symlink || n.Type == listing.Hardlink {
-		return nil
 	}
 	return setMode(a, n) // taking off an inherited ACL shows the mode that was under it
 }
 
-func dropXattr(a at, key string) error {
-	err := a.call("lremovexattr "+key, func() error { return unix.Lremovexattr(a.proc(), key) })
-	if isAny(err, unix.ENODATA, unix.EOPNOTSUPP, unix.EACCES, unix.EPERM) {
-		return nil // none there, or none possible on this type of inode
+func setACL(a at, key, text string, mode uint32) error {
+	if text == "" {
+		err := a.call("lremovexattr "+key, func() error { return unix.Lremovexattr(a.proc(), key) })
+		if isAny(err, unix.ENODATA, unix.EOPNOTSUPP) {
+			return nil
+		}
+		return err
 	}
-	return err
+	parsed, err := acl.Parse(text, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.name, err)
+	}
+	if key == "system.posix_acl_access" && parsed.Mode() != mode&0o777 {
+		return fmt.Errorf("%s: mode %03o contradicts acl=%s", a.name, mode, text)
+	}
+	return a.call("lsetxattr "+key, func() error { return unix.Lsetxattr(a.proc(), key, parsed.Encode(), 0) })
 }

@@ -3,7 +3,6 @@
 package treetest
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -224,16 +223,22 @@ func shortACL(value []byte) (string, error) {
 	return a.Short(), err
 }
 
-// growing calls read with a buffer that is large enough for any xattr or list (XATTR_LIST_MAX, xattr(7)).
-func growing(a at, op string, read func([]byte) (int, error)) ([]byte, error) {
-	buf := make([]byte, 1<<16)
-	k := 0
-	err := a.call(op, func() (err error) {
-		k, err = read(buf)
-		return err
-	})
-	if err != nil {
-		return nil, err
+// growing calls read with a small buffer, and if that is too short with one that is large enough for any value or list
+// (XATTR_SIZE_MAX, XATTR_LIST_MAX, xattr(7)).
+func growing(a at, op string, read func([]byte) (int, error)) (value []byte, err error) {
+	for _, size := range []int{1 << 10, 1 << 16} {
+		buf := make([]byte, size)
+		k := 0
+		err = a.call(op, func() (err error) {
+			k, err = read(buf)
+			return err
+		})
+		if err == nil {
+			return buf[:k], nil
+		}
+		if !isAny(err, unix.ERANGE) {
+			break
+		}
 	}
-	return bytes.Clone(buf[:k]), nil
+	return nil, err
 }

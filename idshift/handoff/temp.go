@@ -122,20 +122,25 @@ func (d *directory) createTemp(name string) (f *os.File, temp string, err error)
 	return f, temp, nil
 }
 
-// lockTemp locks the file just made as temp. A sweeper may have seen it unlocked and removed it: errSwept.
+// lockTemp locks the file just made as temp. A sweeper may have seen it unlocked and removed it: errSwept. After any
+// other error the name is gone.
 func (d *directory) lockTemp(f *os.File, temp string) error {
-	if err := d.flock(f, unix.LOCK_EX); err != nil {
+	err := d.flock(f, unix.LOCK_EX)
+	var st unix.Stat_t
+	if err == nil {
+		st, err = d.fstat(f)
+	}
+	ours := false
+	if err == nil {
+		ours, err = d.holds(temp, st)
+	}
+	switch {
+	case err != nil:
 		return errors.Join(err, d.unlink(temp))
+	case !ours:
+		return errSwept
 	}
-	st, err := d.fstat(f)
-	if err != nil {
-		return err
-	}
-	ours, err := d.holds(temp, st)
-	if err == nil && !ours {
-		err = errSwept
-	}
-	return err
+	return nil
 }
 
 // linkTemp gives the unnamed file f a temporary name of name. It is locked before it has one.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +59,7 @@ func (l Ladder) transfer(ctx context.Context, dst, src *os.File) (Result, error)
 	if err != nil {
 		return Result{}, err
 	}
+	settle(before.Ctim)
 	res, err := l.climb(ctx, dst, src, before.Size)
 	after, serr := l.kernel.fstat(src)
 	if serr == nil && (after.Size != before.Size || after.Ctim != before.Ctim) {
@@ -71,6 +73,19 @@ func (l Ladder) transfer(ctx context.Context, dst, src *os.File) (Result, error)
 		err = fmt.Errorf("%s came out %d bytes long by %s, not %d", dst.Name(), made.Size, res.Method, before.Size)
 	}
 	return res, err
+}
+
+// settle waits until the clock that filesystems stamp by has moved past ctime, so that any later change shows in it. That
+// takes one tick, 10 ms at most, and only with a file that was written just now. A ctime in the future, of
+// another machine's clock, is not waited for.
+func settle(ctime unix.Timespec) {
+	for range 20 {
+		var now unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now) != nil || now.Nano() > ctime.Nano() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // endpoints checks both files and returns the state of src.
