@@ -31,6 +31,7 @@ type order struct {
 	List    []Placeholder
 	Ready   int
 	Run     []int
+	Keep    int // an fd that the command inherits
 }
 
 const orderEnv = "MOUNTS_TEST_ORDER"
@@ -108,6 +109,11 @@ func (o *order) run() error {
 	for _, n := range res.Notes {
 		fmt.Fprintln(os.Stderr, "note:", n)
 	}
+	if o.Keep != 0 {
+		if _, err := unix.FcntlInt(uintptr(o.Keep), unix.F_SETFD, 0); err != nil {
+			return err
+		}
+	}
 	return unix.Exec(o.Command[0], o.Command, append(res.Env, "PATH=/bin"))
 }
 
@@ -149,8 +155,8 @@ func needRoot(t testing.TB) {
 	need(t, err == nil, "busybox-static as /bin/busybox")
 }
 
-// command prepares the re-executed binary. Its files are opened here, outside.
-func (w way) command(t testing.TB, s Spec, argv ...string) *exec.Cmd {
+// command prepares the re-executed binary. Its files are opened here, outside; keep is for the command.
+func (w way) command(t testing.TB, s Spec, keep *os.File, argv ...string) *exec.Cmd {
 	t.Helper()
 	o := order{Do: "run", Unshare: w.unshare, Legacy: w.legacy, Command: argv}
 	cmd := exec.Command("/proc/self/exe")
@@ -161,7 +167,7 @@ func (w way) command(t testing.TB, s Spec, argv ...string) *exec.Cmd {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 		return 2 + len(cmd.ExtraFiles)
 	}
-	o.Root = pass(s.Root)
+	o.Root, o.Keep = pass(s.Root), pass(keep)
 	for _, b := range s.Binds {
 		o.Sources, o.Dirs = append(o.Sources, pass(b.Source)), append(o.Dirs, pass(b.Dir))
 	}
@@ -201,7 +207,7 @@ func (w way) command(t testing.TB, s Spec, argv ...string) *exec.Cmd {
 func (w way) sh(t testing.TB, s Spec, script string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	cmd := w.command(t, s, "/bin/sh", "-c", script)
+	cmd := w.command(t, s, nil, "/bin/sh", "-c", script)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
 	return out.String(), errs.String(), err

@@ -19,7 +19,7 @@ var presetTargets = []string{"dev/shm", "dev", "proc", "sys", resolvConf, policy
 // empty, and locked by nobody. It looks at the presets' targets, at the given ones (of binds), and at the directories
 // above them; so also for the half made, which have a temporary name. It returns how many it removed.
 func Sweep(root *os.File, targets ...string) (removed int, err error) {
-	names := map[string]bool{}
+	names, parents := map[string]bool{}, map[string]bool{"": true}
 	for _, t := range append(targets, presetTargets...) {
 		w, err := walk(root, t, false, nil)
 		if err != nil {
@@ -29,15 +29,16 @@ func Sweep(root *os.File, targets ...string) (removed int, err error) {
 			return 0, err
 		}
 		for i := range w.names {
-			names[path.Join(w.names[:i+1]...)] = true
+			name := path.Join(w.names[:i+1]...)
+			names[name] = true
+			parents[name] = i+1 < len(w.dirs)
 		}
 		w.close()
 	}
-	parents := map[string]bool{"": true}
-	for n := range names {
-		parents[strings.TrimPrefix(path.Dir(n), ".")] = true
-	}
-	for p := range parents {
+	for p, isDir := range parents {
+		if !isDir {
+			continue
+		}
 		temps, err := temporaries(root, p)
 		if err != nil {
 			return 0, err
