@@ -82,7 +82,7 @@ func (e *RemoteError) Is(target error) bool {
 	if target == context.Canceled {
 		return e.Canceled
 	}
-	return e.Errno != 0 && e.Errno.Is(target)
+	return e.Errno != 0 && (target == e.Errno || e.Errno.Is(target))
 }
 
 // As gives the errno to errors.As(err, *syscall.Errno).
