@@ -225,7 +225,7 @@ func TestHouseReadme(t *testing.T) {
 			t.Errorf("README.md does not show make %s", target)
 		}
 	}
-	for _, m := range regexp.MustCompile(`\bmake ([a-z-]+)\b`).FindAllStringSubmatch(readme, -1) {
+	for _, m := range regexp.MustCompile("(?m)(?:^    |`)make ([a-z-]+)").FindAllStringSubmatch(readme, -1) {
 		if !regexp.MustCompile(`(?m)^` + m[1] + `:`).MatchString(makefile) {
 			t.Errorf("README.md mentions make %s, which the Makefile does not have", m[1])
 		}

@@ -130,37 +130,54 @@ func TestZsh(t *testing.T) {
 	if out, err := exec.Command(zsh, "-n", script).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	driver := write(t, "driver.zsh", zshDriver)
+	args := []string{"-f", write(t, "driver.zsh", zshDriver), filepath.Dir(script), t.TempDir()}
+	var want []string
 	for _, tt := range completions {
-		t.Run(tt.line, func(t *testing.T) {
-			t.Parallel() // it mostly waits
-			check(t, tt.want, zsh, "-f", driver, filepath.Dir(script), t.TempDir(), tt.line)
-		})
+		args = append(args, tt.line)
+		want = append(want, tt.line+" => "+tt.want)
+	}
+	cmd := exec.Command(zsh, args...)
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "LC_ALL=C", "TERM=dumb")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if d := cmp.Diff(strings.Join(want, "\n"), strings.TrimSuffix(string(out), "\n")); d != "" {
+		t.Errorf("completions (-want +got):\n%s", d)
 	}
 }
 
-// zshDriver starts an interactive zsh in a pseudo-terminal, types the line and a tab, and prints the words that compadd
-// was given and that match.
+// zshDriver starts an interactive zsh in a pseudo-terminal, types each line and a tab, and prints the words that compadd
+// was given and that match: "LINE => WORDS".
 const zshDriver = `zmodload zsh/zpty
-fpath_dir=$1 work=$2 line=$3
+scripts=$1 work=$2
+shift 2
+await() {
+    local i
+    for i in {1..400}; do [[ -s $work/$1 ]] && { rm $work/$1; return; }; sleep 0.03; done
+    print "no answer: $1"
+    exit 1
+}
 zpty z zsh -f -i
-zpty -w z "PS1=; cd $work; fpath=($fpath_dir \$fpath); autoload -Uz compinit; compinit -u -D; ferry() { :; }"
+zpty -w z "PS1=; mkdir $work/empty; cd $work/empty; fpath=($scripts \$fpath); autoload -Uz compinit; compinit -u -D; ferry() { :; }"
 zpty -w z 'compadd() {
     if [[ ${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]]; then builtin compadd "$@"; return; fi
-    local -a found; builtin compadd -A found "$@"; print -l "OFFER"${^found} >>'$work'/.offers; builtin compadd "$@"
+    local -a found; builtin compadd -A found "$@"; print -l "OFFER"${^found} >>'$work'/offers; builtin compadd "$@"
 }
 bindkey "^I" complete-word
 zstyle ":completion:*" completer _complete
-print READY >'$work'/.ready'
-for i in {1..200}; do [[ -s $work/.ready ]] && break; sleep 0.05; done
-sleep 0.2
-zpty -w -n z "$line"$'\t'
-zpty -w -n z $'\C-u'"print DONE >$work/.done"$'\n'
-for i in {1..200}; do [[ -s $work/.done ]] && break; sleep 0.05; done
-[[ -s $work/.done ]] || { print TIMEOUT; exit }
+print READY >'$work'/ready'
+await ready
+sleep 0.3
+for line; do
+    : >$work/offers
+    zpty -w -n z "$line"$'\t'
+    zpty -w -n z $'\C-u'"print DONE >$work/done"$'\n'
+    await done
+    words=(${(f)"$(sed -n 's/=$//; s/^OFFER\(.\)/\1/p' $work/offers | sort -u)"})
+    print -r -- "$line => $words"
+done
 zpty -d z
-touch $work/.offers
-sed -n '/^OFFER./p' $work/.offers | sed 's/^OFFER//; s/=$//' | sort -u
 `
 
 // TestMan lets two formatters judge the page, and looks for everything of the grammar in what a reader sees.
