@@ -130,3 +130,6 @@ func visible(s string) bool {
 	}
 	return true
 }
+
+// Quote returns a name as lines have it: as it is when all of it is visible, else quoted as in Go.
+func Quote(name string) string { return string(appendName(nil, name)) }

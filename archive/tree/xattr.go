@@ -3,6 +3,7 @@ package tree
 import (
 	"bytes"
 	"errors"
+	"os"
 	"slices"
 	"strconv"
 
@@ -131,4 +132,14 @@ func hasXattr(fd int, key string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// DropACLs removes both ACLs of an open directory, such as it inherited from its parent (acl(5)).
+func DropACLs(dir *os.File) error {
+	for _, key := range [2]string{XattrAccess, XattrDefault} {
+		if err := dropXattr(int(dir.Fd()), key); err != nil {
+			return pathError("fremovexattr "+key, dir.Name(), err)
+		}
+	}
+	return nil
 }

@@ -10,6 +10,14 @@ import (
 type cli struct {
 	Globals
 
+	Pack   packCmd   `cmd:"" group:"tree" help:"Make an archive of a tree."`
+	Unpack unpackCmd `cmd:"" group:"tree" help:"Make a tree of an archive."`
+	Ls     lsCmd     `cmd:"" group:"tree" help:"List a tree or an archive, one line an inode."`
+	Cat    catCmd    `cmd:"" group:"tree" help:"Print a file of an archive."`
+	Diff   diffCmd   `cmd:"" group:"tree" help:"Compare trees and archives."`
+	Verify verifyCmd `cmd:"" group:"tree" help:"Check that an archive is whole."`
+	Rm     rmCmd     `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
+
 	Map        mapCmd        `cmd:"" group:"namespace" help:"Show the id maps, translate ids."`
 	Completion completionCmd `cmd:"" group:"about" help:"Print a completion script for a shell."`
 	Man        manCmd        `cmd:"" group:"about" help:"Print the manual page."`
@@ -58,8 +66,12 @@ func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
 		}),
 		kong.Resolvers(config...),
 		// Only a command that asks for an Env needs sub-ids.
-		kong.BindToProvider(func() (*userns.Env, error) {
-			return userns.NewEnv(userns.Options{Mode: c.Mode, Model: c.Model, Map: c.MapSpec})
-		}),
+		kong.BindToProvider(c.env),
+		kong.BindToProvider(func() (envFunc, error) { return c.env, nil }),
 	)
+}
+
+// env decides, by the global flags, how inner halves run.
+func (c *cli) env() (*userns.Env, error) {
+	return userns.NewEnv(userns.Options{Mode: c.Mode, Model: c.Model, Map: c.MapSpec})
 }

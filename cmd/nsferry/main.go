@@ -16,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/idshift/userns"
 )
 
@@ -35,7 +36,7 @@ func main() {
 
 // halves is the table of what may run on the other side of the border.
 func halves() []userns.Registered {
-	return nil
+	return ferry.Halves()
 }
 
 // exitStatus is the status of a command that was run for the user, who gets it unchanged and without a word.

@@ -1,0 +1,53 @@
+package ferry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nsferry/nsferry/archive/tree"
+	"github.com/nsferry/nsferry/idshift/userns"
+
+	"golang.org/x/sys/unix"
+)
+
+type removeArgs struct {
+	Rest, Name string
+	Force      bool
+}
+
+// Remove takes away path with all that is in it, whoever of the caller and his sub-ids owns it, and the leftovers of
+// an unpack to it that was killed. It crosses no mount. With force, that nothing is there is no error.
+func Remove(ctx context.Context, e *userns.Env, path string, force bool) (tree.Removed, error) {
+	parent, rest, name, err := openParent(path)
+	if err != nil {
+		return tree.Removed{}, err
+	}
+	defer parent.Close()
+	r, err := removeHalf.Run(ctx, e, removeArgs{rest, name, force}, nil, parent)
+	if err != nil {
+		return r, fmt.Errorf("rm %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// removeHalf gets the directory that the path is in.
+var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: func(ctx context.Context, in *userns.Inner, a removeArgs) (r tree.Removed, err error) {
+	parent, err := userns.ReopenDir(in.Files[0], a.Rest)
+	if err != nil {
+		return r, err
+	}
+	defer parent.Close()
+	if err := sweep(ctx, parent, a.Name); err != nil {
+		return r, err
+	}
+	var st unix.Stat_t
+	err = unix.Fstatat(int(parent.Fd()), a.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) && a.Force {
+		return r, nil
+	}
+	if err != nil {
+		return r, err
+	}
+	return tree.Remove(ctx, parent, a.Name)
+}}

@@ -1,0 +1,97 @@
+package ferry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/nsferry/nsferry/archive"
+	"github.com/nsferry/nsferry/archive/tree"
+	"github.com/nsferry/nsferry/idshift/userns"
+
+	"golang.org/x/sys/unix"
+)
+
+// UnpackOptions say how an archive becomes a tree.
+type UnpackOptions struct {
+	Workers  int
+	Policy   archive.Policy
+	Exclude  archive.Excludes
+	Top      string // a single top directory to strip; see archive.ExtractOptions
+	KeepTop  bool
+	Progress Progress
+}
+
+type unpackArgs struct {
+	Rest, Name string
+	IDs        archive.IDs
+	Options    UnpackOptions
+}
+
+// Unpack makes the tree dir from an archive, an open file or pipe, which stays the caller's. dir must be absent or an
+// empty directory; it appears when all is in it.
+func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o UnpackOptions) (archive.Summary, error) {
+	parent, rest, name, err := openParent(dir)
+	if err != nil {
+		return archive.Summary{}, err
+	}
+	defer parent.Close()
+	o.Policy = o.Policy.WithDefaults(privileged(e))
+	progress := o.Progress
+	o.Progress = nil
+	sum, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, ids(e), o}, progress.raw(), in, parent)
+	if err != nil {
+		return sum, fmt.Errorf("unpack to %s: %w", dir, err)
+	}
+	return sum, nil
+}
+
+// unpackHalf gets the archive and the directory that the tree shall be in.
+var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (sum archive.Summary, err error) {
+	parent, err := userns.ReopenDir(in.Files[1], a.Rest)
+	if err != nil {
+		return sum, err
+	}
+	defer parent.Close()
+	if err := free(parent, a.Name); err != nil {
+		return sum, err
+	}
+	p, err := newPartial(ctx, parent, a.Name)
+	if err != nil {
+		return sum, err
+	}
+	defer func() { err = errors.Join(err, p.abort()) }() // no effect once committed
+	o := a.Options
+	sum, err = archive.Extract(ctx, in.Files[0], p.dir, archive.ExtractOptions{
+		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop,
+		Workers: Workers(o.Workers), Progress: report(in),
+	})
+	if err != nil {
+		return sum, err
+	}
+	return sum, p.commit()
+}}
+
+// free checks before any work that the target's name can be taken: it is absent or an empty directory.
+func free(parent *os.File, name string) error {
+	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
+		return &fs.PathError{Op: "unpack", Path: name, Err: describe(unix.ENOTDIR)}
+	case err != nil:
+		return &fs.PathError{Op: "openat", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	names, err := tree.ReadNames(fd)
+	if err == nil && len(names) > 0 {
+		err = describe(unix.ENOTEMPTY)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "unpack", Path: name, Err: err}
+	}
+	return nil
+}
