@@ -22,9 +22,9 @@ type PackOptions struct {
 	Exclude     archive.Excludes
 	CrossMounts bool
 	ClampMTime  *int64
-	Mode        uint32 // of the output; 0 is 0644 less the umask
-	Replace     bool   // the output may exist, and is replaced when the new one is whole
-	Progress    Progress
+	Mode        uint32   // of the output; 0 is 0644 less the umask
+	Replace     bool     // the output may exist, and is replaced when the new one is whole
+	Progress    Progress `json:"-"`
 }
 
 type packArgs struct {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/nsferry/nsferry/archive/tree"
 
@@ -18,7 +17,7 @@ import (
 // partial is a tree that does not have its name yet: .NAME.partial-XXXXXXXX beside it, locked while somebody
 // fills it. What is not locked is litter of a process that was killed, and goes with the next run.
 type partial struct {
-	parent *os.File
+	parent *parentDir
 	name   string // final
 	temp   string
 	dir    *os.File // holds the lock
@@ -36,70 +35,65 @@ func partialPrefix(name string) string {
 	return "." + name + ".partial-"
 }
 
-// newPartial removes litter and makes an empty tree of mode 0700 without inherited ACLs. parent stays the caller's.
-func newPartial(ctx context.Context, parent *os.File, name string) (*partial, error) {
-	if err := sweep(ctx, parent, name); err != nil {
+// newPartial removes litter and makes an empty tree of mode 0700 that belongs to uid 0, without inherited ACLs. parent
+// stays the caller's.
+func newPartial(ctx context.Context, parent *parentDir, name string) (*partial, error) {
+	if err := parent.sweep(ctx, name); err != nil {
 		return nil, err
 	}
-	var random [4]byte
-	_, _ = rand.Read(random[:]) // never fails
-	p := &partial{parent: parent, name: name, temp: partialPrefix(name) + hex.EncodeToString(random[:])}
-	if err := unix.Mkdirat(int(parent.Fd()), p.temp, 0o700); err != nil {
-		return nil, &fs.PathError{Op: "mkdirat", Path: name, Err: err}
+	for range 16 { // a sweep of somebody else's may take the name in the moment before it is locked
+		var random [4]byte
+		_, _ = rand.Read(random[:]) // never fails
+		p := &partial{parent: parent, name: name, temp: partialPrefix(name) + hex.EncodeToString(random[:])}
+		err := p.make()
+		if err == nil {
+			return p, nil
+		}
+		if aerr := p.abort(); aerr != nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.ENOENT) {
+			return nil, errors.Join(err, aerr)
+		}
 	}
-	fd, err := unix.Openat(int(parent.Fd()), p.temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "openat", Path: p.temp, Err: err}
-	}
-	p.dir = os.NewFile(uintptr(fd), p.temp)
-	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		err = tree.DropACLs(p.dir)
-	}
-	if err == nil {
-		err = p.dir.Chmod(0o700)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", p.temp, err), p.abort())
-	}
-	return p, nil
+	return nil, fmt.Errorf("%s: other processes keep removing the partial tree", name)
 }
 
-// sweep removes the partial trees of name that nobody holds a lock on.
-func sweep(ctx context.Context, parent *os.File, name string) error {
-	names, err := tree.ReadNames(int(parent.Fd()))
-	if errors.Is(err, fs.ErrPermission) {
-		return nil // a directory to write into, but not to list
+// make makes the directory, locks it and gives it to uid 0.
+func (p *partial) make() error {
+	at := int(p.parent.Fd())
+	if err := p.parent.do(func() error { return unix.Mkdirat(at, p.temp, 0o700) }); err != nil {
+		return &fs.PathError{Op: "mkdirat", Path: p.parent.path(p.name), Err: err}
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", parent.Name(), err)
+	var fd int
+	if err := p.parent.do(func() (err error) { fd, err = openDir(at, p.temp); return err }); err != nil {
+		return &fs.PathError{Op: "openat", Path: p.parent.path(p.temp), Err: err}
 	}
-	prefix := partialPrefix(name)
-	for _, n := range names {
-		if !strings.HasPrefix(n, prefix) || len(n) != len(prefix)+8 {
-			continue
-		}
-		fd, err := unix.Openat(int(parent.Fd()), n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue // no directory, or not ours to open: no tree of ours
-		}
-		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			_, err = tree.Remove(ctx, parent, n)
-		}
-		unix.Close(fd)
-		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("leftover of an earlier run: %w", err)
+	p.dir = os.NewFile(uintptr(fd), p.parent.path(p.temp))
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return &fs.PathError{Op: "flock", Path: p.dir.Name(), Err: err}
+	}
+	var named, ours unix.Stat_t
+	if err := errors.Join(unix.Fstatat(at, p.temp, &named, unix.AT_SYMLINK_NOFOLLOW), unix.Fstat(fd, &ours)); err != nil {
+		return &fs.PathError{Op: "fstatat", Path: p.dir.Name(), Err: err}
+	}
+	if named.Ino != ours.Ino {
+		return &fs.PathError{Op: "flock", Path: p.dir.Name(), Err: unix.EWOULDBLOCK}
+	}
+	// Made with the caller's ids, or in a setgid directory, it is not uid 0's yet; its group may be one that has no place
+	// in the map, and then only its owner can change that.
+	if gid := p.parent.gid(ours.Gid); gid >= 0 {
+		if err := p.parent.do(func() error { return unix.Fchown(fd, -1, gid) }); err != nil {
+			return &fs.PathError{Op: "fchown", Path: p.dir.Name(), Err: err}
 		}
 	}
-	return nil
+	return errors.Join(p.dir.Chown(0, 0), tree.DropACLs(p.dir), p.dir.Chmod(0o700))
 }
 
 // commit gives the tree its name, which must be free or an empty directory.
 func (p *partial) commit() error {
 	fd := int(p.parent.Fd())
-	err := unix.Renameat2(fd, p.temp, fd, p.name, unix.RENAME_NOREPLACE)
+	err := p.parent.do(func() error { return unix.Renameat2(fd, p.temp, fd, p.name, unix.RENAME_NOREPLACE) })
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) { // EINVAL: the filesystem lacks the flag
-		err = unix.Renameat(fd, p.temp, fd, p.name) // replaces an empty directory, and nothing else
+		// This replaces an empty directory, and nothing else.
+		err = p.parent.do(func() error { return unix.Renameat(fd, p.temp, fd, p.name) })
 	}
 	if err != nil {
 		return &fs.PathError{Op: "rename", Path: p.name, Err: describe(err)}
@@ -128,7 +122,10 @@ func (p *partial) abort() error {
 		return nil
 	}
 	// The work may have been cancelled; cleaning up is not.
-	_, err := tree.Remove(context.Background(), p.parent, p.temp)
+	_, err := p.parent.remove(context.Background(), p.temp)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
 	if p.dir != nil {
 		err = errors.Join(err, p.dir.Close())
 	}

@@ -13,6 +13,7 @@ import (
 
 type removeArgs struct {
 	Rest, Name string
+	As         userns.FSIDs
 	Force      bool
 }
 
@@ -24,7 +25,7 @@ func Remove(ctx context.Context, e *userns.Env, path string, force bool) (tree.R
 		return tree.Removed{}, err
 	}
 	defer parent.Close()
-	r, err := removeHalf.Run(ctx, e, removeArgs{rest, name, force}, nil, parent)
+	r, err := removeHalf.Run(ctx, e, removeArgs{rest, name, e.CallerFSIDs(), force}, nil, parent)
 	if err != nil {
 		return r, fmt.Errorf("rm %s: %w", path, err)
 	}
@@ -33,12 +34,12 @@ func Remove(ctx context.Context, e *userns.Env, path string, force bool) (tree.R
 
 // removeHalf gets the directory that the path is in.
 var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: func(ctx context.Context, in *userns.Inner, a removeArgs) (r tree.Removed, err error) {
-	parent, err := userns.ReopenDir(in.Files[0], a.Rest)
+	parent, err := openParentDir(in.Files[0], a.Rest, a.As)
 	if err != nil {
 		return r, err
 	}
 	defer parent.Close()
-	if err := sweep(ctx, parent, a.Name); err != nil {
+	if err := parent.sweep(ctx, a.Name); err != nil {
 		return r, err
 	}
 	var st unix.Stat_t
@@ -49,5 +50,5 @@ var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: fun
 	if err != nil {
 		return r, err
 	}
-	return tree.Remove(ctx, parent, a.Name)
+	return parent.remove(ctx, a.Name)
 }}

@@ -21,11 +21,12 @@ type UnpackOptions struct {
 	Exclude  archive.Excludes
 	Top      string // a single top directory to strip; see archive.ExtractOptions
 	KeepTop  bool
-	Progress Progress
+	Progress Progress `json:"-"`
 }
 
 type unpackArgs struct {
 	Rest, Name string
+	As         userns.FSIDs
 	IDs        archive.IDs
 	Options    UnpackOptions
 }
@@ -41,7 +42,7 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	sum, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, ids(e), o}, progress.raw(), in, parent)
+	sum, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), in, parent)
 	if err != nil {
 		return sum, fmt.Errorf("unpack to %s: %w", dir, err)
 	}
@@ -50,7 +51,7 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 
 // unpackHalf gets the archive and the directory that the tree shall be in.
 var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (sum archive.Summary, err error) {
-	parent, err := userns.ReopenDir(in.Files[1], a.Rest)
+	parent, err := openParentDir(in.Files[1], a.Rest, a.As)
 	if err != nil {
 		return sum, err
 	}
@@ -75,8 +76,9 @@ var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: 
 }}
 
 // free checks before any work that the target's name can be taken: it is absent or an empty directory.
-func free(parent *os.File, name string) error {
-	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func free(parent *parentDir, name string) error {
+	var fd int
+	err := parent.do(func() (err error) { fd, err = openDir(int(parent.Fd()), name); return err })
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil

@@ -1,0 +1,101 @@
+package ferry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/nsferry/nsferry/archive/tree"
+	"github.com/nsferry/nsferry/idshift/userns"
+
+	"golang.org/x/sys/unix"
+)
+
+// parentDir is the directory of the caller's that a tree is in or shall be in, as an inner half sees it. Names in it are
+// made and removed with the rights of inner root or, where those do not reach, with the caller's own.
+type parentDir struct {
+	*os.File
+	as userns.FSIDs
+}
+
+// openParentDir is the inner half of openParent. Close releases it.
+func openParentDir(outer *os.File, rest string, as userns.FSIDs) (*parentDir, error) {
+	var dir *os.File
+	err := as.Do(func() (err error) { dir, err = userns.ReopenDir(outer, rest); return err })
+	if err != nil {
+		return nil, err
+	}
+	return &parentDir{dir, as}, nil
+}
+
+func (p *parentDir) do(f func() error) error { return p.as.Do(f) }
+
+// path names something in the directory, for messages.
+func (p *parentDir) path(name string) string { return filepath.Join(p.Name(), name) }
+
+// gid returns the group that uid 0's own chown can start from: the caller's in place of one that is not mapped, -1 where
+// nothing has to change.
+func (p *parentDir) gid(now uint32) int {
+	if p.as.Valid && now == 65534 {
+		return int(p.as.GID)
+	}
+	return -1
+}
+
+// remove takes away name with all that is in it.
+func (p *parentDir) remove(ctx context.Context, name string) (tree.Removed, error) {
+	r, err := tree.Remove(ctx, p.File, name)
+	if !p.as.Valid || !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
+		return r, err
+	}
+	// What is in it may be gone by now, and only the name be left, which is in the caller's directory.
+	if p.do(func() error { return unlink(int(p.Fd()), name) }) == nil {
+		r.Inodes++
+		return r, nil
+	}
+	return r, err
+}
+
+// unlink removes a file or an empty directory.
+func unlink(dir int, name string) error {
+	err := unix.Unlinkat(dir, name, 0)
+	if errors.Is(err, unix.EISDIR) {
+		err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	}
+	return err
+}
+
+// sweep removes the partial trees of name that nobody holds a lock on.
+func (p *parentDir) sweep(ctx context.Context, name string) error {
+	names, err := tree.ReadNames(int(p.Fd()))
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Name(), err)
+	}
+	prefix := partialPrefix(name)
+	for _, n := range names {
+		if !strings.HasPrefix(n, prefix) || len(n) != len(prefix)+8 {
+			continue
+		}
+		fd, err := openDir(int(p.Fd()), n)
+		if err != nil {
+			continue // no directory, or not ours to open: no tree of ours
+		}
+		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			_, err = p.remove(ctx, n)
+		}
+		unix.Close(fd)
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("leftover of an earlier run: %w", err)
+		}
+	}
+	return nil
+}
+
+// openDir opens the directory name for reading; the caller owns the fd.
+func openDir(at int, name string) (int, error) {
+	return unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
