@@ -247,27 +247,6 @@ func TestPendingUnprivileged(t *testing.T) {
 	}
 }
 
-// asUser runs f with the file system rights of another user, on this thread alone.
-func asUser(t *testing.T, uid int, f func()) {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		// Not unlocked: the thread ends with the goroutine and takes its identity along.
-		lockThread()
-		_, _, gerr := unix.RawSyscall(unix.SYS_SETRESGID, ^uintptr(0), uintptr(uid), ^uintptr(0))
-		_, _, uerr := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0))
-		if gerr != 0 || uerr != 0 {
-			done <- errors.Join(gerr, uerr)
-			return
-		}
-		f()
-		done <- nil
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestPendingReadOnlyFilesystem(t *testing.T) {
 	need(t, os.Getuid() == 0, "root, to mount")
 	inMounts(t, func(path string) {
