@@ -153,7 +153,7 @@ func TestCommitRace(t *testing.T) {
 // TestPendingLitter plants what a dead writer, a living one, and others leave, and wants only the first removed.
 func TestPendingLitter(t *testing.T) {
 	dir, path := openDir(t)
-	for _, name := range []string{".out.partial-00000000", ".out.partial-0000001f", ".out.partial-notours", ".other.partial-00000000", "out.partial-00000000"} {
+	for _, name := range []string{".out.partial-00000000", ".out.partial-0000000f", ".out.partial-notours", ".other.partial-00000000", "out.partial-00000000"} {
 		if err := os.WriteFile(filepath.Join(path, name), nil, 0o444); err != nil {
 			t.Fatal(err)
 		}
