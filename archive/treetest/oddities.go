@@ -76,7 +76,7 @@ file     sparse-middle     0:0         644 mtime=1700000014 size=1048576 fill=1 
 file     sparse-end        0:0         644 mtime=1700000014 size=1000001 fill=2 sparse=0+65536
 file     sparse-start      0:0         644 mtime=1700000014 size=200000 fill=3 sparse=131072+68928
 file     sparse-all        0:0         644 mtime=1700000014 size=12345678 sparse=
-file     sparse-huge       0:0         644 mtime=1700000014 size=10737418240 fill=4 sparse=5368709120+65536
+file     sparse-large      0:0         644 mtime=1700000014 size=268435456 fill=4 sparse=134217728+65536
 `
 
 // Oddities returns the tree of everything that is easily lost: odd names, order, times and modes, ACLs, xattrs,

@@ -153,7 +153,7 @@ func TestCommitRace(t *testing.T) {
 // TestPendingLitter plants what a dead writer, a living one, and others leave, and wants only the first removed.
 func TestPendingLitter(t *testing.T) {
 	dir, path := openDir(t)
-	for _, name := range []string{".out.partial-00000000", ".out.partial-0000001f", ".out.partial-notours", ".other.partial-00000000", "out.partial-00000000"} {
+	for _, name := range []string{".out.partial-00000000", ".out.partial-0000000f", ".out.partial-notours", ".other.partial-00000000", "out.partial-00000000"} {
 		if err := os.WriteFile(filepath.Join(path, name), nil, 0o444); err != nil {
 			t.Fatal(err)
 		}
@@ -244,27 +244,6 @@ func TestPendingUnprivileged(t *testing.T) {
 				t.Errorf("afterwards: %v, %v", st, serr)
 			}
 		})
-	}
-}
-
-// asUser runs f with the file system rights of another user, on this thread alone.
-func asUser(t *testing.T, uid int, f func()) {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		// Not unlocked: the thread ends with the goroutine and takes its identity along.
-		lockThread()
-		_, _, gerr := unix.RawSyscall(unix.SYS_SETRESGID, ^uintptr(0), uintptr(uid), ^uintptr(0))
-		_, _, uerr := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0))
-		if gerr != 0 || uerr != 0 {
-			done <- errors.Join(gerr, uerr)
-			return
-		}
-		f()
-		done <- nil
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
 	}
 }
 

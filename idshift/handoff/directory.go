@@ -26,10 +26,10 @@ type directory struct {
 func openDirectory(k kernel, dir *os.File) (*directory, error) {
 	d := &directory{kernel: k, readable: true}
 	var err error
-	d.f, err = k.openat("open directory", int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	d.f, err = k.openat("open directory", int(dir.Fd()), ".", dir.Name(), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if isAny(err, unix.EACCES) {
 		d.readable = false
-		d.f, err = k.openat("open directory", int(dir.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY, 0)
+		d.f, err = k.openat("open directory", int(dir.Fd()), ".", dir.Name(), unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
 	runtime.KeepAlive(dir)
 	if err != nil {
@@ -50,7 +50,7 @@ func openDirectory(k kernel, dir *os.File) (*directory, error) {
 func (d *directory) fd() int { return int(d.f.Fd()) }
 
 func (d *directory) open(name string, flags int) (*os.File, error) {
-	return d.openat("openat", d.fd(), name, flags|unix.O_NOFOLLOW, 0o600)
+	return d.openat("openat", d.fd(), name, name, flags|unix.O_NOFOLLOW, 0o600)
 }
 
 // stat returns what is at name, a symbolic link itself when flags has AT_SYMLINK_NOFOLLOW.
@@ -117,11 +117,14 @@ func (d *directory) linkFile(f *os.File, to string) error {
 
 var errNoProc = errors.New("an unnamed file can be named only where /proc is mounted, or with CAP_DAC_READ_SEARCH, or by Linux 6.10 and newer")
 
-// sync makes names in the directory durable. f is a file in it: where the directory cannot be read, and so not
-// be opened for fsync(2), the whole filesystem of f is synced instead.
+// sync makes names in the directory durable. f is a file in it: where the directory cannot be read, and so not be opened for
+// fsync(2), or the filesystem has no fsync of directories (EINVAL), the whole filesystem of f is synced instead.
 func (d *directory) sync(f *os.File) error {
 	if d.readable {
-		return d.call("fsync directory", d.f.Name(), func() error { return unix.Fsync(d.fd()) })
+		err := d.call("fsync directory", d.f.Name(), func() error { return unix.Fsync(d.fd()) })
+		if !isAny(err, unix.EINVAL, unix.EOPNOTSUPP) {
+			return err
+		}
 	}
 	return d.call("syncfs", d.f.Name(), func() error { return unix.Syncfs(int(f.Fd())) })
 }

@@ -35,17 +35,17 @@ func (k kernel) call(op, path string, f func() error) error {
 	}
 }
 
-// openat opens name in the directory dirfd. O_CLOEXEC is added.
-func (k kernel) openat(op string, dirfd int, name string, flags int, mode uint32) (*os.File, error) {
+// openat opens name in the directory dirfd; label is its name in messages. O_CLOEXEC is added.
+func (k kernel) openat(op string, dirfd int, name, label string, flags int, mode uint32) (*os.File, error) {
 	fd := -1
-	err := k.call(op, name, func() (err error) {
+	err := k.call(op, label, func() (err error) {
 		fd, err = unix.Openat(dirfd, name, flags|unix.O_CLOEXEC, mode)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return os.NewFile(uintptr(fd), label), nil
 }
 
 // fstat returns what stat(2) says of an open file.

@@ -95,7 +95,7 @@ func (p *Pending) begin() error {
 		return err
 	}
 	var err error
-	p.file, err = p.dir.openat("open O_TMPFILE", p.dir.fd(), ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	p.file, err = p.dir.openat("open O_TMPFILE", p.dir.fd(), ".", p.name, unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if isAny(err, unix.EOPNOTSUPP, unix.EISDIR, unix.ENOENT, unix.EINVAL, unix.ENOSYS) {
 		p.file, p.temp, err = p.dir.createTemp(p.name)
 	}

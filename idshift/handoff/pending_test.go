@@ -19,12 +19,13 @@ import (
 
 // ways are the kernels that a Pending can meet: each named by what is missing.
 var ways = map[string]map[string]error{
-	"all":               {},
-	"no O_TMPFILE":      {"open O_TMPFILE": unix.EOPNOTSUPP},
-	"old kernel":        {"open O_TMPFILE": unix.EISDIR, "renameat2": unix.ENOSYS},
-	"nfs":               {"open O_TMPFILE": unix.EOPNOTSUPP, "renameat2": unix.EINVAL},
-	"no /proc":          {"linkat": unix.ENOENT},
-	"unreadable folder": {"open directory": nil}, // see openUnreadable
+	"all":                {},
+	"no O_TMPFILE":       {"open O_TMPFILE": unix.EOPNOTSUPP},
+	"old kernel":         {"open O_TMPFILE": unix.EISDIR, "renameat2": unix.ENOSYS},
+	"nfs":                {"open O_TMPFILE": unix.EOPNOTSUPP, "renameat2": unix.EINVAL},
+	"no /proc":           {"linkat": unix.ENOENT},
+	"no directory fsync": {"fsync directory": unix.EINVAL},
+	"unreadable folder":  {"open directory": nil}, // see openUnreadable
 }
 
 // eachWay runs f with every kernel. f gets a function that makes a Pending with bytes in it.
@@ -346,5 +347,26 @@ func failAt(t *testing.T, base map[string]error, op string, policy Overwrite) {
 	}
 	if after := openFDs(t); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// BenchmarkPending is what an empty file costs: on tmpfs, so that it is the system calls and not the disk.
+func BenchmarkPending(b *testing.B) {
+	path, err := os.MkdirTemp("/dev/shm", "handoff")
+	need(b, err == nil, "/dev/shm")
+	defer os.RemoveAll(path)
+	dir, err := os.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dir.Close()
+	for b.Loop() {
+		p, err := NewPending(dir, "out", Options{Overwrite: Replace})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := p.Commit(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

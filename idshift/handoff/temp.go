@@ -14,7 +14,7 @@ import (
 // not random: so litter is found without reading the directory, which may hold thousands of debs, and there is
 // never more of it than slots. The living hold flock(2) on their inode, the dead cannot.
 const (
-	slots       = 32
+	slots       = 16
 	symlinkSlot = 0xffffffff // where a symbolic link waits; it cannot be locked, and anybody may remove it
 )
 
