@@ -51,6 +51,7 @@ func Decompress(r io.Reader, o Options) (io.ReadCloser, Kind, error) {
 	}
 	out := &limited{opt: o, in: in}
 	kind := sniff(head)
+	err = nil // fewer than 512 bytes are no error yet
 	switch kind {
 	case KindTar:
 		out.r = br
@@ -146,7 +147,8 @@ func (l *limited) openGzip(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	l.r, l.close = z, z.Close
+	// Its Close ends the read-ahead and repeats an error that Read has returned, or would have.
+	l.r, l.close = z, func() error { _ = z.Close(); return nil }
 	return nil
 }
 

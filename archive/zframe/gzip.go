@@ -3,6 +3,7 @@ package zframe
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/klauspost/pgzip"
 )
@@ -23,6 +24,7 @@ func NewGzipWriter(w io.Writer, workers, level int) (io.WriteCloser, error) {
 	if err := z.SetConcurrency(gzipBlock, max(workers, 1)+1); err != nil {
 		return nil, fmt.Errorf("gzip writer: %w", err)
 	}
-	z.OS = 255 // unknown, RFC 1952 §2.3.1: the same on every system
+	z.ModTime = time.Unix(0, 0) // the field's zero is "none"; pgzip writes the zero time.Time as a date
+	z.OS = 255                  // unknown, RFC 1952 §2.3.1: the same on every system
 	return z, nil
 }

@@ -156,6 +156,9 @@ func (f *File) Decode(i int, stored, dst []byte) ([]byte, error) {
 	return out, nil
 }
 
+// tocWindow is the largest zstd window in a table of contents: its longest line is 16 MiB (FORMAT §3).
+const tocWindow = 32 << 20
+
 // TOC returns the lines of the table of contents as a stream that is decoded on up to two goroutines, after its sum
 // was checked. The caller closes it.
 func (f *File) TOC() (io.ReadCloser, error) {
@@ -177,7 +180,7 @@ func (f *File) TOC() (io.ReadCloser, error) {
 	if _, err := stream.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	return NewParallelReader(stream, Options{Workers: 2, MaxWindow: 8 << 20}), nil
+	return NewParallelReader(stream, Options{Workers: 2, MaxWindow: tocWindow}), nil
 }
 
 func (f *File) decoder() (*Decoder, error) {

@@ -154,7 +154,7 @@ func (p *ParallelReader) submit(ctx context.Context, pipe *Ordered[chunk], w *wa
 	done := false
 	if w.contentOr(0) <= wholeRaw {
 		var err error
-		if stored, done, err = w.collect(p.pool.Get(1<<20), wholeRaw, wholeRaw); err != nil {
+		if stored, done, err = w.collect(p.pool.Get(128<<10), wholeRaw, wholeRaw); err != nil {
 			return err
 		}
 	}
