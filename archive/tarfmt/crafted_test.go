@@ -19,8 +19,7 @@ func crafted(flag byte, name string, edit ...func(*block)) []byte {
 	for _, f := range edit {
 		f(&b)
 	}
-	sum, _ := b.sums()
-	b.octal(field{fChecksum.from, fChecksum.to - 1}, sum)
+	b.octal(field{fChecksum.from, fChecksum.to - 1}, b.sum())
 	return b[:]
 }
 
@@ -33,8 +32,7 @@ func put(f field, s string) func(*block) {
 // signedSum replaces the checksum by that of old tars, which took bytes as signed.
 func signedSum(b []byte) []byte {
 	blk := (*block)(b)
-	_, sum := blk.sums()
-	blk.octal(field{fChecksum.from, fChecksum.to - 1}, sum)
+	blk.octal(field{fChecksum.from, fChecksum.to - 1}, blk.signedSum())
 	return b
 }
 
