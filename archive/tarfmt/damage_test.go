@@ -3,6 +3,7 @@ package tarfmt
 import (
 	"bytes"
 	"errors"
+	"os"
 	"reflect"
 	"slices"
 	"testing"
@@ -97,6 +98,13 @@ func FuzzReader(f *testing.F) {
 	f.Add(slices.Concat(pax('x', "GNU.sparse.size=9", "GNU.sparse.numblocks=1", "GNU.sparse.offset=1", "GNU.sparse.numbytes=0"), plain, trailer))
 	f.Add(slices.Concat(pax('x', "GNU.sparse.map=0,1,5,1", "GNU.sparse.size=9", "GNU.sparse.name=n"), crafted('0', "f", size(2)), body("ab"), trailer))
 	f.Add(slices.Concat(crafted('1', "f", size(5), put(fLink, "t")), plain, crafted('D', "d", gnuMagic, size(3)), body("Yx\x00"), trailer))
+	for _, name := range []string{"gnu-v7", "gnu-oldgnu", "gnu-sparse", "gnu-pax", "gnu-pax-sparse-1.0", "bsdtar-pax"} {
+		archive, err := os.ReadFile("testdata/vectors/" + name + ".tar")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(archive)
+	}
 	f.Fuzz(func(t *testing.T, archive []byte) {
 		seal(archive)
 		items, err := readAll(bytes.NewReader(archive), Limits{HeaderBytes: 1 << 16, SparseSegments: 1000})
