@@ -66,8 +66,8 @@ func (h *Header) check() error {
 		return fmt.Errorf("mtime has %d nanoseconds", h.ModTime.Nsec)
 	case h.Size < 0:
 		return fmt.Errorf("size %d is negative", h.Size)
-	case strings.IndexByte(h.ACL, 0) >= 0 || strings.IndexByte(h.DefaultACL, 0) >= 0 || strings.IndexByte(h.Comment, 0) >= 0:
-		return errors.New("ACL text or comment holds a NUL")
+	case strings.IndexByte(h.ACL, 0) >= 0 || strings.IndexByte(h.DefaultACL, 0) >= 0:
+		return errors.New("ACL text holds a NUL")
 	}
 	if err := h.checkType(); err != nil {
 		return err

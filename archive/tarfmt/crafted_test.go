@@ -107,6 +107,7 @@ func TestReadCrafted(t *testing.T) {
 		"times before 1970":     {with("mtime=-0.25"), is(func(h *Header) { h.ModTime = Time{-1, 75e7} }), ""},
 		"too many digits":       {with("mtime=1.1234567899"), is(func(h *Header) { h.ModTime = Time{1, 123456789} }), ""},
 		"too many, before 1970": {with("mtime=-1.1234567899"), is(func(h *Header) { h.ModTime = Time{-2, 876543210} }), ""},
+		"any comment":           {with("comment=\x00\n=\xff"), is(func(h *Header) { h.Comment = "\x00\n=\xff" }), ""},
 		"unknown keys":          {with("LIBARCHIVE.creationtime=1", "SCHILY.fflags=x", "RHT.security.selinux=s", "atime=junk", "SCHILY.ino=1"), base, ""},
 		"libarchive xattr": {with("LIBARCHIVE.xattr.user.a%3Db=MQ", "SCHILY.xattr.user.a=b=1", "LIBARCHIVE.xattr.user.%25=", "SCHILY.xattr.user.%25=other"),
 			is(func(h *Header) { h.Xattrs = []Xattr{{"user.%", []byte{}}, {"user.a=b", []byte("1")}} }), ""},
