@@ -60,12 +60,14 @@ func (h *Header) check() error {
 		return fmt.Errorf("mode %o has more than 12 bits", h.Mode)
 	case h.UID == math.MaxUint32 || h.GID == math.MaxUint32:
 		return errors.New("id 4294967295 is not an id")
+	case h.ModTime.Sec == math.MinInt64:
+		return errors.New("mtime is out of range")
 	case h.ModTime.Nsec > 999999999:
 		return fmt.Errorf("mtime has %d nanoseconds", h.ModTime.Nsec)
 	case h.Size < 0:
 		return fmt.Errorf("size %d is negative", h.Size)
-	case strings.IndexByte(h.ACL, 0) >= 0 || strings.IndexByte(h.DefaultACL, 0) >= 0 || strings.IndexByte(h.Comment, 0) >= 0:
-		return errors.New("ACL text or comment holds a NUL")
+	case strings.IndexByte(h.ACL, 0) >= 0 || strings.IndexByte(h.DefaultACL, 0) >= 0:
+		return errors.New("ACL text holds a NUL")
 	}
 	if err := h.checkType(); err != nil {
 		return err

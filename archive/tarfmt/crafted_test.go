@@ -19,8 +19,7 @@ func crafted(flag byte, name string, edit ...func(*block)) []byte {
 	for _, f := range edit {
 		f(&b)
 	}
-	sum, _ := b.sums()
-	b.octal(field{fChecksum.from, fChecksum.to - 1}, sum)
+	b.octal(field{fChecksum.from, fChecksum.to - 1}, b.sum())
 	return b[:]
 }
 
@@ -33,8 +32,7 @@ func put(f field, s string) func(*block) {
 // signedSum replaces the checksum by that of old tars, which took bytes as signed.
 func signedSum(b []byte) []byte {
 	blk := (*block)(b)
-	_, sum := blk.sums()
-	blk.octal(field{fChecksum.from, fChecksum.to - 1}, sum)
+	blk.octal(field{fChecksum.from, fChecksum.to - 1}, blk.signedSum())
 	return b
 }
 
@@ -109,6 +107,7 @@ func TestReadCrafted(t *testing.T) {
 		"times before 1970":     {with("mtime=-0.25"), is(func(h *Header) { h.ModTime = Time{-1, 75e7} }), ""},
 		"too many digits":       {with("mtime=1.1234567899"), is(func(h *Header) { h.ModTime = Time{1, 123456789} }), ""},
 		"too many, before 1970": {with("mtime=-1.1234567899"), is(func(h *Header) { h.ModTime = Time{-2, 876543210} }), ""},
+		"any comment":           {with("comment=\x00\n=\xff"), is(func(h *Header) { h.Comment = "\x00\n=\xff" }), ""},
 		"unknown keys":          {with("LIBARCHIVE.creationtime=1", "SCHILY.fflags=x", "RHT.security.selinux=s", "atime=junk", "SCHILY.ino=1"), base, ""},
 		"libarchive xattr": {with("LIBARCHIVE.xattr.user.a%3Db=MQ", "SCHILY.xattr.user.a=b=1", "LIBARCHIVE.xattr.user.%25=", "SCHILY.xattr.user.%25=other"),
 			is(func(h *Header) { h.Xattrs = []Xattr{{"user.%", []byte{}}, {"user.a=b", []byte("1")}} }), ""},

@@ -13,7 +13,7 @@ func (b *block) verify() error {
 	if err != nil {
 		return errors.New("not a tar header: no checksum")
 	}
-	if unsigned, signed := b.sums(); want != unsigned && want != signed {
+	if want != b.sum() && want != b.signedSum() {
 		return errors.New("not a tar header: wrong checksum")
 	}
 	return nil

@@ -13,9 +13,10 @@ import (
 )
 
 // readAll reads a whole archive.
-func readAll(r io.Reader, l Limits) ([]item, error) {
+func readAll(r io.Reader, l Limits) ([]item, error) { return readItems(NewReader(r, l)) }
+
+func readItems(tr *Reader) ([]item, error) {
 	var items []item
-	tr := NewReader(r, l)
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {

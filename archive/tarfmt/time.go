@@ -31,7 +31,8 @@ func (t Time) append(dst []byte) []byte {
 	return dst
 }
 
-// parseTime reads a pax time. Digits beyond nanoseconds are dropped towards the past, as GNU tar does.
+// parseTime reads a pax time. Digits beyond nanoseconds are dropped towards the past, as GNU tar does. (bsdtar writes times
+// before 1970 with a fraction as floor and fraction, "-2.75" for -1.25. Nothing in the record tells that apart.)
 func parseTime(s []byte) (Time, error) {
 	bad := errors.New("not a time in seconds")
 	negative := len(s) > 0 && s[0] == '-'
