@@ -48,6 +48,9 @@ func mountTest(t *testing.T, source, target, fstype string, flags uintptr, data 
 	if err := unix.Mount(source, target, fstype, flags, data); err != nil {
 		t.Fatalf("mount %s: %v", target, err)
 	}
+	if flags&unix.MS_REMOUNT == 0 {
+		t.Cleanup(func() { unix.Unmount(target, unix.MNT_DETACH) }) // so that the directory can be removed
+	}
 }
 
 // optionsOf returns the per-mount options of a mount point in a mountinfo text.
