@@ -145,6 +145,7 @@ func ways(t testing.TB) []way {
 		{"userns", true, uid, size, true, false},
 		{"userns by path", true, uid, size, false, false},
 		{"userns legacy", true, uid, size, false, true},
+		{"userns legacy carried", true, uid, size, true, true},
 	}
 	if wide(t) {
 		list = append(list, way{"one id", true, 4242, 1, true, false})

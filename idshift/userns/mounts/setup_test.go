@@ -126,6 +126,13 @@ func TestClosedParents(t *testing.T) {
 	if err := os.Chmod(home, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	for _, legacy := range ways(t) {
+		if legacy.name == "userns legacy carried" { // the rootfs at least needs no path
+			s := s
+			s.Binds = nil
+			legacy.mustSh(t, s, "true")
+		}
+	}
 	if got := w.mustSh(t, s, "cat /mnt/file; ls /tmp/bin/sh"); got != "secret\n/tmp/bin/sh\n" {
 		t.Errorf("got %q", got)
 	}
