@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +23,7 @@ type order struct {
 	Do      string // "run" or "janitor"
 	Unshare bool   // Detach as the caller, then unshare the mount namespace; else it is a fresh one already
 	Become0 bool   // setresuid(0) after Detach
+	Groups  bool   // clear the supplementary groups
 	Root    int
 	Spec    Spec
 	Sources []int
@@ -92,8 +94,10 @@ func (o *order) run() error {
 		}
 	}
 	if o.Become0 {
-		if err := syscall.Setgroups(nil); err != nil {
-			return err
+		if o.Groups {
+			if err := syscall.Setgroups(nil); err != nil {
+				return err
+			}
 		}
 		if err := unix.Setresgid(0, 0, 0); err != nil {
 			return err
@@ -122,18 +126,55 @@ type way struct {
 	name    string
 	userns  bool
 	uid     uint32 // outside id of inner root
+	size    int    // ids mapped
 	unshare bool   // Detach before the mount namespace is unshared
 	legacy  bool
 }
 
-var ways = []way{
-	{"userns", true, 100000, true, false},
-	{"userns by path", true, 100000, false, false},
-	{"userns legacy", true, 100000, false, true},
-	{"one id", true, 4242, true, false},
-	{"real root", false, 0, false, false},
-	{"real root detached", false, 0, true, false},
-	{"real root legacy", false, 0, false, true},
+// ways returns the ways that the test's own ids allow: as an ordinary user, or as root of a small user namespace,
+// only maps of one id.
+func ways(t testing.TB) []way {
+	t.Helper()
+	_, err := os.Stat("/bin/busybox")
+	need(t, err == nil, "busybox-static as /bin/busybox")
+	uid, size := uint32(os.Getuid()), 1
+	if wide(t) {
+		uid, size = 100000, 65536
+	}
+	list := []way{
+		{"userns", true, uid, size, true, false},
+		{"userns by path", true, uid, size, false, false},
+		{"userns legacy", true, uid, size, false, true},
+		{"userns legacy carried", true, uid, size, true, true},
+	}
+	if wide(t) {
+		list = append(list, way{"one id", true, 4242, 1, true, false})
+	}
+	if os.Getuid() == 0 {
+		list = append(list, way{"real root", false, 0, 0, false, false},
+			way{"real root detached", false, 0, 0, true, false}, way{"real root legacy", false, 0, 0, false, true})
+	}
+	return list
+}
+
+// fewWays leaves out what differs in how sources are found only.
+func fewWays(t testing.TB) []way {
+	return slices.DeleteFunc(ways(t), func(w way) bool {
+		return w.name != "userns" && w.name != "userns legacy" && w.name != "real root"
+	})
+}
+
+// wide tells whether the test may map the ids from 100000.
+func wide(t testing.TB) bool {
+	t.Helper()
+	if os.Getuid() != 0 {
+		return false
+	}
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
 // need skips, or fails where nothing may be skipped.
@@ -146,13 +187,6 @@ func need(t testing.TB, ok bool, what string) {
 		t.Fatalf("needs %s", what)
 	}
 	t.Skipf("needs %s", what)
-}
-
-func needRoot(t testing.TB) {
-	t.Helper()
-	need(t, os.Getuid() == 0, "root, to write full id maps")
-	_, err := os.Stat("/bin/busybox")
-	need(t, err == nil, "busybox-static as /bin/busybox")
 }
 
 // command prepares the re-executed binary. Its files are opened here, outside; keep is for the command.
@@ -183,16 +217,12 @@ func (w way) command(t testing.TB, s Spec, keep *os.File, argv ...string) *exec.
 		attr.Cloneflags |= syscall.CLONE_NEWNS
 	}
 	if w.userns {
-		size := 65536
-		if w.name == "one id" {
-			size = 1
-		}
 		attr.Cloneflags |= syscall.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(w.uid), Size: size}}
-		attr.GidMappings = attr.UidMappings
-		attr.GidMappingsEnableSetgroups = true
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(w.uid), Size: w.size}}
+		attr.GidMappings = w.gids()
+		attr.GidMappingsEnableSetgroups = wide(t)
 		attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID}
-		o.Become0 = true
+		o.Become0, o.Groups = true, wide(t)
 	}
 	text, err := json.Marshal(o)
 	if err != nil {
@@ -201,6 +231,15 @@ func (w way) command(t testing.TB, s Spec, keep *os.File, argv ...string) *exec.
 	cmd.Env = []string{orderEnv + "=" + string(text)}
 	cmd.SysProcAttr = attr
 	return cmd
+}
+
+// gids maps the own gid where no other may be mapped.
+func (w way) gids() []syscall.SysProcIDMap {
+	gid := int(w.uid)
+	if w.size == 1 && os.Getuid() == int(w.uid) {
+		gid = os.Getgid()
+	}
+	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: w.size}}
 }
 
 // sh runs a shell script inside and returns its output.
@@ -299,6 +338,9 @@ func own(t testing.TB, dir string, uid uint32) {
 	err := filepath.Walk(dir, func(p string, _ os.FileInfo, err error) error {
 		if err != nil {
 			return err
+		}
+		if os.Getuid() != 0 {
+			return nil
 		}
 		return os.Lchown(p, int(uid), int(uid))
 	})

@@ -3,6 +3,7 @@
 package mounts
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -43,15 +44,15 @@ func (m *mounter) attach(src, dst *os.File, rec bool) error {
 	if err != nil {
 		return err
 	}
-	if !ours && !m.legacy {
-		err := moveMount(src, dst)
-		if err == nil || !os.IsPermission(err) && !isErrno(err, unix.EINVAL, unix.ENOSYS) {
-			return err
-		}
-	}
 	if !ours {
+		var moveErr error
+		if !m.legacy {
+			if moveErr = moveMount(src, dst); moveErr == nil {
+				return nil
+			}
+		}
 		if src, err = reopen(src); err != nil {
-			return err
+			return errors.Join(err, moveErr)
 		}
 		defer src.Close()
 	}
@@ -61,15 +62,18 @@ func (m *mounter) attach(src, dst *os.File, rec bool) error {
 			defer tree.Close()
 			return moveMount(tree, dst)
 		}
-		if !os.IsPermission(err) && !isErrno(err, unix.ENOSYS) { // else an old kernel or a seccomp filter
-			return err
+		if !isErrno(err, unix.EPERM, unix.ENOSYS) { // else an old kernel or a seccomp filter
+			return lockedChildren(src, rec, err)
 		}
 	}
 	flags := uintptr(unix.MS_BIND)
 	if rec {
 		flags |= unix.MS_REC
 	}
-	if err := mountAt(self(src), dst, "", flags, ""); err != nil {
+	if err := mountAt(self(src), dst, "bind", flags, ""); err != nil {
+		if !rec && isErrno(err, unix.EINVAL) {
+			err = fmt.Errorf("%w: %w", err, errLocked)
+		}
 		return fmt.Errorf("bind %s: %w", src.Name(), err)
 	}
 	return nil

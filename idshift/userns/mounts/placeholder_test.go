@@ -367,9 +367,10 @@ func (w way) janitor(t testing.TB, base string, list []Placeholder, run ...*os.F
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if w.userns {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: int(w.uid), Size: 65536}}
-		cmd.SysProcAttr.GidMappings = cmd.SysProcAttr.UidMappings
-		cmd.SysProcAttr.Credential = &syscall.Credential{}
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: int(w.uid), Size: w.size}}
+		cmd.SysProcAttr.GidMappings = w.gids()
+		cmd.SysProcAttr.GidMappingsEnableSetgroups = wide(t)
+		cmd.SysProcAttr.Credential = &syscall.Credential{NoSetGroups: true}
 	}
 	cmd.Stderr = os.Stderr
 	return cmd, ready
@@ -377,9 +378,8 @@ func (w way) janitor(t testing.TB, base string, list []Placeholder, run ...*os.F
 
 // TestRunEnds: placeholders vanish however a run ends, and its mounts work until then.
 func TestRunEnds(t *testing.T) {
-	needRoot(t)
 	hostTable(t)
-	for _, w := range []way{ways[0], ways[4], ways[5]} {
+	for _, w := range fewWays(t) {
 		for _, end := range []string{"normal", "killed", "killed with others"} {
 			t.Run(w.name+"/"+end, func(t *testing.T) {
 				root := tree(t, "/tmp", w.uid)
@@ -424,6 +424,59 @@ func TestRunEnds(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestAllKilledButJanitor kills the process that started everything, and the run, at once.
+func TestAllKilledButJanitor(t *testing.T) {
+	const victimEnv = "MOUNTS_TEST_VICTIM"
+	w := ways(t)[0]
+	if dir := os.Getenv(victimEnv); dir != "" {
+		root := open(t, dir)
+		list, err := Plan(full(root))
+		if err != nil {
+			t.Fatal(err)
+		}
+		alive := newPipe(t)
+		w.startJanitor(t, dir, list, alive.r)
+		cmd := w.command(t, full(root), alive.w, "/bin/sh", "-c", "cat /proc/1/comm; sleep 1000 & sleep 1000")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintln(os.Stderr, cmd.Process.Pid)
+		time.Sleep(time.Hour)
+	}
+	hostTable(t)
+	root := tree(t, "/tmp", w.uid)
+	before := snapshot(t, root.Name())
+	out := newPipe(t)
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), victimEnv+"="+root.Name())
+	pids := newPipe(t)
+	cmd.Stdout, cmd.Stderr = out.w, pids.w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out.w.Close()
+	pids.w.Close()
+	var pid int
+	var comm string
+	_, err := fmt.Fscan(pids.r, &pid)
+	if _, err2 := fmt.Fscan(out.r, &comm); err != nil || err2 != nil || comm != "sh" {
+		t.Fatalf("victim: pid %d, %q, %v, %v", pid, comm, err, err2)
+	}
+	if !exists(root.Name(), "proc") {
+		t.Error("no placeholder while the run lives")
+	}
+	cmd.Process.Kill()
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	cmd.Wait()
+	for end := time.Now().Add(10 * time.Second); exists(root.Name(), "proc") && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	unchanged(t, root.Name(), before)
 }
 
 // TestJanitorKilled kills janitors at random moments: the next run's Sweep leaves the tree as it was.

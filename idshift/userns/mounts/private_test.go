@@ -17,14 +17,22 @@ import (
 // with the process. It returns true in there.
 func inPrivate(t *testing.T) bool {
 	t.Helper()
-	needRoot(t)
 	if os.Getenv("MOUNTS_TEST_PRIVATE") != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
 		return true
 	}
 	hostTable(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), "MOUNTS_TEST_PRIVATE=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if os.Getuid() != 0 {
+		own := way{uid: uint32(os.Getuid()), size: 1}
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = own.gids()
+	}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		t.Errorf("in a private mount namespace: %v\n%s", err, out)
@@ -39,6 +47,9 @@ func mountTest(t *testing.T, source, target, fstype string, flags uintptr, data 
 	}
 	if err := unix.Mount(source, target, fstype, flags, data); err != nil {
 		t.Fatalf("mount %s: %v", target, err)
+	}
+	if flags&unix.MS_REMOUNT == 0 {
+		t.Cleanup(func() { unix.Unmount(target, unix.MNT_DETACH) }) // so that the directory can be removed
 	}
 }
 
@@ -63,7 +74,7 @@ func TestReadOnlySubmounts(t *testing.T) {
 	mountTest(t, "x", src+"/sub dir/deep", "tmpfs", unix.MS_NODIRATIME, "mode=777")
 	mountTest(t, src+"/sub dir/deep", src+"/ro", "", unix.MS_BIND, "")
 	mountTest(t, "", src+"/ro", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
-	for _, w := range ways {
+	for _, w := range ways(t) {
 		t.Run(w.name, func(t *testing.T) {
 			root := tree(t, "/tmp", w.uid, append(rootNames, "data/", "rw/")...)
 			s := full(root)
@@ -87,11 +98,13 @@ cat /proc/self/mountinfo`)
 			}
 		})
 	}
-	s := full(tree(t, "/tmp", 100000, append(rootNames, "data/")...))
+	s := full(tree(t, "/tmp", ways(t)[0].uid, append(rootNames, "data/")...))
 	s.Binds = []Bind{openBind(t, src, "/data", false)}
 	s.Binds[0].Rec = false
-	if _, stderr, err := ways[0].sh(t, s, "true"); err == nil || !strings.Contains(stderr, "bind it recursively") {
-		t.Errorf("non-recursive bind of locked mounts: %v, %s", err, stderr)
+	for _, w := range ways(t)[:4] {
+		if _, stderr, err := w.sh(t, s, "true"); err == nil || !strings.Contains(stderr, "bind it recursively") {
+			t.Errorf("%s: non-recursive bind of locked mounts: %v, %s", w.name, err, stderr)
+		}
 	}
 }
 
@@ -100,7 +113,7 @@ func TestSubmountsOfRootfs(t *testing.T) {
 	if !inPrivate(t) {
 		return
 	}
-	for _, w := range ways {
+	for _, w := range ways(t) {
 		root := tree(t, "/tmp", w.uid, append(rootNames, "data/")...)
 		mountTest(t, "x", root.Name()+"/data", "tmpfs", 0, "mode=777")
 		grow(t, root.Name(), "data/f")
@@ -121,7 +134,7 @@ func TestMaskedProc(t *testing.T) {
 	if err := unix.Mount("/dev/null", "/proc/interrupts", "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range ways {
+	for _, w := range ways(t) {
 		t.Run(w.name, func(t *testing.T) {
 			root := tree(t, "/tmp", w.uid, rootNames...)
 			out, stderr, err := w.sh(t, full(root), "cat /proc/self/comm; stat -c %F /proc/interrupts; ls /proc/self/fd/0; cat /dev/fd/0")
@@ -144,11 +157,10 @@ func TestMaskedProc(t *testing.T) {
 
 // TestWithoutRoot: no rootfs, but /proc of the new pid namespace and binds over host paths.
 func TestWithoutRoot(t *testing.T) {
-	needRoot(t)
 	hostTable(t)
 	dir := publicDir(t)
 	grow(t, dir, "a/f", "b/g", "link -> b")
-	for _, w := range ways {
+	for _, w := range ways(t) {
 		t.Run(w.name, func(t *testing.T) {
 			own(t, dir, w.uid)
 			s := Spec{Proc: true, Binds: []Bind{openBind(t, dir+"/a", dir+"/link", true)}, Chdir: dir + "/b"}
@@ -166,6 +178,7 @@ func TestWithoutRoot(t *testing.T) {
 
 // TestMarkWithoutXattrs makes placeholders on a filesystem that has none.
 func TestMarkWithoutXattrs(t *testing.T) {
+	need(t, wide(t), "root, to mount a ramfs")
 	if !inPrivate(t) {
 		return
 	}

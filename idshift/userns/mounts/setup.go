@@ -132,15 +132,12 @@ func rootTree(dir *os.File) (*os.File, error) {
 		return nil, err
 	}
 	if !ours {
-		err := moveMount(dir, base)
-		if err == nil {
+		moveErr := moveMount(dir, base)
+		if moveErr == nil {
 			return openAt(dir, ".", unix.O_PATH|unix.O_DIRECTORY, dir.Name())
 		}
-		if !isErrno(err, unix.EINVAL) {
-			return nil, err
-		}
 		if dir, err = reopen(dir); err != nil {
-			return nil, err
+			return nil, errors.Join(err, moveErr)
 		}
 		defer dir.Close()
 	}
