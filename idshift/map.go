@@ -29,51 +29,83 @@ func (e Extent) check() error {
 // String returns "INSIDE:OUTSIDE:COUNT".
 func (e Extent) String() string { return fmt.Sprintf("%d:%d:%d", e.Inside, e.Outside, e.Count) }
 
-// Map is a one-to-one map between inside and outside ids of one kind. The zero value maps nothing; NewMap makes all
-// others. Extents that continue each other are joined, so that maps which do the same have the same extents. A Map is
-// immutable and goes through JSON as its text.
+// Map is a one-to-one map between inside and outside ids of one kind. The zero value maps nothing; NewMap and ParseProcMap
+// make all others. A Map is immutable and goes through JSON as its text.
 type Map struct {
 	in  []Extent // sorted by Inside
 	out []Extent // the same, sorted by Outside
 }
 
 // NewMap builds a map from extents in any order. It refuses an extent without ids or beyond id 4294967294, and extents that
-// overlap inside or outside.
+// overlap inside or outside. Extents that continue each other on both sides are joined.
 func NewMap(ext ...Extent) (Map, error) {
-	in := slices.Clone(ext)
-	for _, e := range in {
+	m, err := exactMap(ext)
+	if err != nil {
+		return Map{}, err
+	}
+	return sortedMap(join(m.in)), nil
+}
+
+// exactMap is NewMap without the joining, for maps whose borders matter (see Under).
+func exactMap(ext []Extent) (Map, error) {
+	for _, e := range ext {
 		if err := e.check(); err != nil {
 			return Map{}, err
 		}
 	}
+	m := sortedMap(slices.Clone(ext))
+	for i := 1; i < len(ext); i++ {
+		if p, e := m.in[i-1], m.in[i]; uint64(p.Inside)+uint64(p.Count) > uint64(e.Inside) {
+			return Map{}, fmt.Errorf("map %s and %s: inside ids overlap", p, e)
+		}
+		if p, e := m.out[i-1], m.out[i]; uint64(p.Outside)+uint64(p.Count) > uint64(e.Outside) {
+			return Map{}, fmt.Errorf("map %s and %s: outside ids overlap", p, e)
+		}
+	}
+	return m, nil
+}
+
+// sortedMap takes over the extents and sorts them both ways.
+func sortedMap(in []Extent) Map {
+	slices.SortFunc(in, func(x, y Extent) int { return cmp.Compare(x.Inside, y.Inside) })
 	out := slices.Clone(in)
 	slices.SortFunc(out, func(x, y Extent) int { return cmp.Compare(x.Outside, y.Outside) })
-	for i := 1; i < len(out); i++ {
-		if p := out[i-1]; uint64(p.Outside)+uint64(p.Count) > uint64(out[i].Outside) {
-			return Map{}, fmt.Errorf("map %s and %s: outside ids overlap", p, out[i])
-		}
-	}
-	slices.SortFunc(in, func(x, y Extent) int { return cmp.Compare(x.Inside, y.Inside) })
-	joined := in[:0]
-	for i, e := range in {
-		if i == 0 {
-			joined = append(joined, e)
+	return Map{in: in, out: out}
+}
+
+// join returns sorted extents with those that continue each other made one.
+func join(in []Extent) []Extent {
+	var out []Extent
+	for _, e := range in {
+		if n := len(out); n > 0 && out[n-1].Inside+out[n-1].Count == e.Inside && out[n-1].Outside+out[n-1].Count == e.Outside {
+			out[n-1].Count += e.Count
 			continue
 		}
-		p := &joined[len(joined)-1]
-		end := uint64(p.Inside) + uint64(p.Count)
-		switch {
-		case end > uint64(e.Inside):
-			return Map{}, fmt.Errorf("map %s and %s: inside ids overlap", p, e)
-		case end == uint64(e.Inside) && uint64(p.Outside)+uint64(p.Count) == uint64(e.Outside):
-			p.Count += e.Count
-		default:
-			joined = append(joined, e)
+		out = append(out, e)
+	}
+	return out
+}
+
+// Under returns the map cut at the borders of parent's extents, because the kernel demands that each line of a nested map
+// lies within one line of the namespace that it is written from (map_write in kernel/user_namespace.c). parent is that
+// namespace's own map as ParseProcMap read it; this map's outside ids are parent's inside ids, and one that parent does not
+// map is an error. The result maps the same ids and is meant for Args and Writable.
+func (m Map) Under(parent Map) (Map, error) {
+	var cut []Extent
+	for _, e := range m.in {
+		for _, p := range parent.in {
+			first := max(e.Outside, p.Inside)
+			end := min(uint64(e.Outside)+uint64(e.Count), uint64(p.Inside)+uint64(p.Count))
+			if uint64(first) < end {
+				cut = append(cut, Extent{e.Inside + (first - e.Outside), first, uint32(end - uint64(first))})
+			}
 		}
 	}
-	out = slices.Clone(joined)
-	slices.SortFunc(out, func(x, y Extent) int { return cmp.Compare(x.Outside, y.Outside) })
-	return Map{in: joined, out: out}, nil
+	n := sortedMap(cut)
+	if !n.Equal(m) {
+		return Map{}, fmt.Errorf("map %s: not all outside ids exist in this namespace, whose map is %s", m, parent)
+	}
+	return n, nil
 }
 
 // Extents returns a copy of the extents, sorted by inside id.
@@ -111,7 +143,7 @@ func (m Map) IsIdentity() bool {
 }
 
 // Equal tells whether both maps hold the same ids and map them alike.
-func (m Map) Equal(o Map) bool { return slices.Equal(m.in, o.in) }
+func (m Map) Equal(o Map) bool { return slices.Equal(join(m.in), join(o.in)) }
 
 // String returns the extents as ParseSpec reads them: "0:100000:65536,65536:1000:1".
 func (m Map) String() string {

@@ -9,7 +9,8 @@ import (
 )
 
 // ParseProcMap reads /proc/PID/uid_map or gid_map: lines of inside, outside and count in columns (user_namespaces(7)). The
-// outside ids are those of the namespace of whoever opened the file. A map not yet written is empty.
+// outside ids are those of the namespace of whoever opened the file. The lines stay as they are, see Map.Under. A map not yet
+// written is empty.
 func ParseProcMap(r io.Reader) (Map, error) {
 	var ext []Extent
 	s := bufio.NewScanner(r)
@@ -23,7 +24,7 @@ func ParseProcMap(r io.Reader) (Map, error) {
 	if err := s.Err(); err != nil {
 		return Map{}, fmt.Errorf("read id map: %w", err)
 	}
-	return NewMap(ext...)
+	return exactMap(ext)
 }
 
 // ParseSpec reads the value of --map: a comma separated list of [u:|g:]INSIDE:OUTSIDE:COUNT, where an extent without a prefix

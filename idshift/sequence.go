@@ -1,6 +1,7 @@
 package idshift
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -30,7 +31,7 @@ func newSequence(ranges []Range) (sequence, error) {
 // without returns the parts of r, in order, that none of the others covers.
 func without(r Range, others []Range) []Range {
 	others = slices.Clone(others)
-	slices.SortFunc(others, func(x, y Range) int { return int(int64(x.First) - int64(y.First)) })
+	slices.SortFunc(others, func(x, y Range) int { return cmp.Compare(x.First, y.First) })
 	var out []Range
 	from := uint64(r.First)
 	for _, o := range others {

@@ -27,7 +27,11 @@ func (e *Env) converse(ctx context.Context, s session, progress func(json.RawMes
 		case <-c.done:
 		}
 	}()
-	answer, readErr := c.listen(progress)
+	answer, readErr := c.listen(func(m upMessage) {
+		if progress != nil && m.Progress != nil {
+			progress(m.Progress)
+		}
+	})
 	if readErr != nil {
 		c.kill() // it talks nonsense; there is nothing more to learn from it
 	}
@@ -50,8 +54,9 @@ func (e *Env) converse(ctx context.Context, s session, progress func(json.RawMes
 	return answer.Result, err
 }
 
-// listen reads lines until end of file, that is until the process has ended, and returns the last one that is no progress.
-func (c *child) listen(progress func(json.RawMessage)) (upMessage, error) {
+// listen reads lines until end of file, that is until the process has ended, and returns the last one that is no report.
+// Reports on the way are given to report.
+func (c *child) listen(report func(upMessage)) (upMessage, error) {
 	var answer upMessage
 	dec := json.NewDecoder(c.sock)
 	for {
@@ -62,10 +67,8 @@ func (c *child) listen(progress func(json.RawMessage)) (upMessage, error) {
 			return answer, nil
 		case err != nil:
 			return answer, err
-		case m.Progress != nil:
-			if progress != nil {
-				progress(m.Progress)
-			}
+		case m.Progress != nil || m.Note != "":
+			report(m)
 		default:
 			answer = m
 		}

@@ -41,14 +41,19 @@ type EnvError struct {
 
 // Error gives the finding, the failure behind it and the remedy.
 func (e *EnvError) Error() string {
-	s := e.What
-	if e.Err != nil {
-		s += ": " + e.Err.Error()
-	}
+	s := e.headline()
 	if e.Remedy != "" {
 		s += "\n  remedy: " + e.Remedy
 	}
 	return s
+}
+
+// headline is the message without the remedy.
+func (e *EnvError) headline() string {
+	if e.Err != nil {
+		return e.What + ": " + e.Err.Error()
+	}
+	return e.What
 }
 
 // Unwrap returns the failure behind the finding.
@@ -77,7 +82,7 @@ func (e *RemoteError) Is(target error) bool {
 	if target == context.Canceled {
 		return e.Canceled
 	}
-	return e.Errno != 0 && e.Errno.Is(target)
+	return e.Errno != 0 && (target == e.Errno || e.Errno.Is(target))
 }
 
 // As gives the errno to errors.As(err, *syscall.Errno).

@@ -2,29 +2,140 @@ package userns
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 
 	"github.com/nsferry/nsferry/idshift/userns/mounts"
+	"golang.org/x/sys/unix"
 )
 
-// Spec is a foreign command and the world it runs in.
+// Spec is a foreign command and the world it runs in. The zero value of everything but Argv is useful.
 type Spec struct {
-	Argv     []string // command and arguments; the command is looked up inside, on the inner PATH
-	Dir      string   // working directory inside; empty keeps the caller's, or / in a rootfs
-	Env      []string // NAME=VALUE, added last
-	CleanEnv bool     // start from nothing instead of the caller's environment
-	KeepFDs  []int    // descriptors of this process that the command gets at the same numbers
-	Stdin    *os.File // nil: this process's own; so Stdout and Stderr
-	Stdout   *os.File
-	Stderr   *os.File
-	Mounts   mounts.Spec // the rootfs and its mounts; the zero value keeps the caller's root
+	Argv     []string     // command and arguments; a name without "/" is looked up inside, on the command's PATH
+	Env      []string     // NAME=VALUE, over what is inherited or preset
+	CleanEnv bool         // inherit nothing of the caller's environment
+	KeepFDs  []int        // descriptors that this process inherited and the command gets at the same numbers
+	Stdin    *os.File     // nil: this process's own; the same for the next two
+	Stdout   *os.File     //
+	Stderr   *os.File     //
+	Mounts   mounts.Spec  // rootfs, presets, binds, working directory; the zero value keeps the caller's root. Files stay the caller's
+	Note     func(string) // told what had to be done in a lesser way, before the command starts; may be nil
 }
 
-type initMessage struct{}
-type exitMessage struct{}
+// exitMessage is how a foreign command ended.
+type exitMessage struct {
+	Status int `json:"status"` // as a shell would give it: 128 and the signal's number for a signal
+}
 
-// Exec runs a foreign command as uid 0 in e's plain map.
-func (e *Env) Exec(ctx context.Context, s Spec) (int, error) { return ExitOwn, nil }
+// Exec runs a foreign command as uid 0 in e's plain map, in new pid, mount, ipc and uts namespaces whose init reaps for it, and
+// returns its exit status. An error means that the command was not run, and status is what to exit with: 127 not found, 126
+// not executable, ExitOwn or ExitEnvironment otherwise. Nothing of the command is left when Exec returns, or is killed.
+//
+// The command stays in the caller's session and process group, so that job control works. Signals that reach this process
+// alone are passed on; those that a terminal or kill(2) sends to the whole group reach the command directly, once. Ctx must
+// therefore not be one that signals cancel. When it is done, the command gets SIGTERM, and SIGKILL after e.Grace.
+func (e *Env) Exec(ctx context.Context, s Spec) (status int, err error) {
+	if len(s.Argv) == 0 {
+		return ExitUsage, &UsageError{"no command"}
+	}
+	if err := ctx.Err(); err != nil {
+		return ExitOwn, err
+	}
+	plan := session{name: "init", mapping: e.Plain, init: true, stdio: [3]*os.File{or(s.Stdin, os.Stdin), or(s.Stdout, os.Stdout), or(s.Stderr, os.Stderr)}}
+	msg := &initMessage{Argv: s.Argv, Env: s.environment(), Override: s.Env, Keep: s.KeepFDs, Ignored: e.sys.ignoredSignals()}
+	kept, err := dupKept(s.KeepFDs)
+	defer closeAll(kept)
+	if err != nil {
+		return ExitUsage, err
+	}
+	plan.files = kept
+	msg.Mounts, plan.files = packMounts(s.Mounts, plan.files)
+	plan.start.Init = msg
 
-func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.File) int { return 0 }
+	defer holdTerminal()()
+	relay := newRelay(msg.Ignored)
+	defer relay.stop()
+	c, err := e.spawn(plan)
+	if err != nil {
+		err = e.blame(err)
+		return execStatus(err), err
+	}
+	closeAll(kept)
+	return e.follow(ctx, c, relay, s.Note)
+}
+
+// follow serves a started init until it has ended.
+func (e *Env) follow(ctx context.Context, c *child, relay *relay, note func(string)) (int, error) {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if relay.run(ctx, c) {
+			c.cancel()
+			c.afterGrace(e.grace() + graceOfInit)
+		}
+	}()
+	answer, readErr := c.listen(func(m upMessage) {
+		if note != nil && m.Note != "" {
+			note(m.Note)
+		}
+	})
+	if readErr != nil {
+		c.kill()
+	}
+	<-c.done
+	<-watched
+	status := c.wait()
+	switch {
+	case readErr != nil:
+		return ExitOwn, fmt.Errorf("control socket: %w", readErr)
+	case answer.Setup != nil:
+		err := e.blame(&spawnError{step: answer.Setup.Step, err: answer.Setup.Errno})
+		return execStatus(err), err
+	case answer.Error != nil:
+		return answer.Error.Code, answer.Error
+	case answer.Exit == nil:
+		return ExitOwn, &DiedError{Name: "run", Status: status}
+	}
+	return answer.Exit.Status, nil
+}
+
+// execStatus is the exit status for an error before the command: that of an environment error, or ExitOwn.
+func execStatus(err error) int {
+	var e *EnvError
+	if errors.As(err, &e) {
+		return ExitEnvironment
+	}
+	return ExitOwn
+}
+
+// dupKept duplicates the descriptors that the command is to have. One that is close-on-exec is not the caller's but ours.
+func dupKept(fds []int) ([]*os.File, error) {
+	var kept []*os.File
+	for _, fd := range fds {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if fd < 3 || err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return kept, &UsageError{fmt.Sprintf("descriptor %d to keep is not open, or one of 0 to 2, which are kept anyway", fd)}
+		}
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return kept, os.NewSyscallError("fcntl", err)
+		}
+		kept = append(kept, os.NewFile(uintptr(dup), fmt.Sprintf("descriptor %d", fd)))
+	}
+	return kept, nil
+}
+
+func or(f, other *os.File) *os.File {
+	if f != nil {
+		return f
+	}
+	return other
+}
+
+// closeAll closes files that were only passed on; closing one twice does no harm.
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

@@ -21,7 +21,8 @@ func Main(halves ...Registered) {
 		return
 	}
 	// Signals from a terminal reach the whole process group. What they mean is decided outside, and comes as end of file.
-	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
+	// They are caught and dropped, not ignored: a command would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGHUP)
 	os.Exit(serve(halves))
 }
 
@@ -44,20 +45,30 @@ func serve(halves []Registered) int {
 	if err := closeStray(controlFD + 1 + len(start.Files)); err != nil {
 		return setupFailed(up, "close", err)
 	}
-	if fail := becomeRoot(start.UserNS); fail != nil {
-		_ = up.send(upMessage{Setup: fail})
-		return ExitFailed
-	}
 	files := make([]*os.File, len(start.Files))
 	for i, name := range start.Files {
 		fd := controlFD + 1 + i
 		unix.CloseOnExec(fd)
 		files[i] = os.NewFile(uintptr(fd), name)
 	}
-	if start.Init != nil {
-		return serveInit(up, dec, start, files)
+	if start.Init == nil {
+		if fail := becomeRoot(start.UserNS, step{"mount", privateMounts}); fail != nil {
+			_ = up.send(upMessage{Setup: fail})
+			return ExitFailed
+		}
+		return serveHalf(halves, up, dec, start, files)
 	}
-	return serveHalf(halves, up, dec, start, files)
+	runtime.LockOSThread() // this thread changes root; the command is its child
+	spec := start.Init.Mounts.unpack(files)
+	if err := spec.Detach(); err != nil { // still the caller, and still among his mounts
+		_ = up.send(upMessage{Error: remote(err)})
+		return ExitOwn
+	}
+	if fail := becomeRoot(start.UserNS); fail != nil {
+		_ = up.send(upMessage{Setup: fail})
+		return ExitFailed
+	}
+	return serveInit(up, dec, start, files, spec)
 }
 
 func setupFailed(up *upLink, step string, err error) int {
@@ -70,7 +81,7 @@ func setupFailed(up *upLink, step string, err error) int {
 // way: the trace is on stderr, and the outer side sees a process that died.
 func serveHalf(halves []Registered, up *upLink, dec *json.Decoder, start startMessage, files []*os.File) int {
 	var half Registered
-	for _, h := range halves {
+	for _, h := range append(halves, probe) {
 		if h.name() == start.Half {
 			half = h
 		}

@@ -10,13 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// step is one thing to do, with the name that diagnosis knows it by.
+type step struct {
+	name string
+	do   func() error
+}
+
+// privateMounts keeps later mounts from showing outside, and outside ones from showing here (mount_namespaces(7)).
+func privateMounts() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
+
 // becomeRoot makes a freshly cloned process, whose maps are written, uid 0 of its namespace with no trace of the
-// caller: groups, ambient capabilities and mount propagation go. It returns the step that the kernel refused, or nil.
-func becomeRoot(userNS bool) *setupFailure {
-	type step struct {
-		name string
-		do   func() error
-	}
+// caller: his groups and the ambient capabilities go. More steps follow, in order. It returns the step that the kernel refused, or nil.
+func becomeRoot(userNS bool, more ...step) *setupFailure {
 	steps := []step{}
 	if userNS {
 		// syscall, not unix: these act on every thread of the process.
@@ -30,9 +35,8 @@ func becomeRoot(userNS bool) *setupFailure {
 	steps = append(steps,
 		// A change of credentials clears both (prctl(2)).
 		step{"pdeathsig", func() error { return onAllThreads(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL)) }},
-		step{"dumpable", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }},
-		step{"mount", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }})
-	for _, s := range steps {
+		step{"dumpable", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }})
+	for _, s := range append(steps, more...) {
 		if err := s.do(); err != nil {
 			var errno syscall.Errno
 			errors.As(err, &errno)

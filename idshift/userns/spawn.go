@@ -18,7 +18,7 @@ import (
 type session struct {
 	name    string          // for messages and the process list
 	mapping idshift.Mapping // the map of its user namespace, unless Env.Direct
-	pidns   bool            // new pid, ipc and uts namespaces as well
+	init    bool            // serve a foreign command: new pid, ipc and uts namespaces; the mount namespace comes later, from inside
 	stdio   [3]*os.File     // nil is /dev/null; stderr's nil is our own
 	files   []*os.File      // passed at controlFD+1 and up
 	start   startMessage
@@ -95,8 +95,8 @@ func (e *Env) command(s session) (*child, *os.File, error) {
 	c := &child{sock: os.NewFile(uintptr(fds[0]), "control socket"), done: make(chan struct{})}
 
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if s.pidns {
-		attr.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if s.init {
+		attr.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 	}
 	if !e.Direct {
 		attr.Cloneflags |= unix.CLONE_NEWUSER

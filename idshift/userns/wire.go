@@ -39,6 +39,7 @@ type upMessage struct {
 	Error    *RemoteError    `json:"error,omitempty"`
 	Setup    *setupFailure   `json:"setup,omitempty"` // the namespace is not what it has to be
 	Exit     *exitMessage    `json:"exit,omitempty"`  // init: the command has ended
+	Note     string          `json:"note,omitempty"`  // init: for the user's eyes
 }
 
 // setupFailure reports a step of becoming root inside that the kernel refused.

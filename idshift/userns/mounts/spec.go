@@ -15,11 +15,19 @@
 //	inner    Spec.Detach before the mount namespace is unshared, Setup after it
 package mounts
 
-import "os"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
 
 // Bind is one file, directory or socket of the outside that is to be seen inside.
 type Bind struct {
 	Source   *os.File // O_PATH is enough; owned by the caller
+	Dir      *os.File // directory that holds Source, for Detach when Source is none itself; nil: found by path
 	Target   string   // path in the rootfs (without Root: of the host), resolved without leaving it
 	ReadOnly bool     // read-only including all submounts
 	Rec      bool     // with the submounts of Source; without it only where the kernel allows to leave them out
@@ -51,4 +59,51 @@ type Result struct {
 type Placeholder struct {
 	Path string // clean, relative to the root, free of symlinks
 	Dir  bool   // directory, else an empty regular file
+}
+
+// OpenBind opens source, a path of the outside (symlinks are followed), to be bound on target with all submounts.
+// The caller closes the Bind.
+func OpenBind(source, target string, readOnly bool) (Bind, error) {
+	fd, err := unix.Open(source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Bind{}, &os.PathError{Op: "open", Path: source, Err: err}
+	}
+	b := Bind{Source: os.NewFile(uintptr(fd), source), Target: target, ReadOnly: readOnly, Rec: true}
+	isDir, err := isDirectory(b.Source)
+	if err == nil && !isDir {
+		b.Dir, err = parentOf(b.Source)
+	}
+	if err != nil {
+		b.Close()
+		return Bind{}, err
+	}
+	return b, nil
+}
+
+// Close closes the files of b.
+func (b Bind) Close() error {
+	var err error
+	if b.Dir != nil {
+		err = b.Dir.Close()
+	}
+	return errors.Join(err, b.Source.Close())
+}
+
+// check refuses what cannot be meant.
+func (s *Spec) check() error {
+	if s.Root == nil && (s.Dev || s.Shm || s.Sys || s.Apt || s.ResolvConf != nil) {
+		return errors.New("mounts: without a root only /proc and binds are mounted")
+	}
+	if s.Apt && !s.Dev {
+		return errors.New("mounts: apt's configuration lies in the private /dev, which is not asked for")
+	}
+	for _, b := range s.Binds {
+		if b.Source == nil {
+			return fmt.Errorf("mounts: bind %s has no source", b.Target)
+		}
+		if s.Root == nil && !filepath.IsAbs(b.Target) {
+			return fmt.Errorf("mounts: bind %s: without a root the target must be absolute", b.Target)
+		}
+	}
+	return nil
 }
