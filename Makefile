@@ -17,9 +17,9 @@ test-quick:
 demo: build
 	sh .ci/demo ./nsferry
 bench: build
-	bash .ci/bench ./nsferry
+	sh .ci/bench ./nsferry
 soak:
-	bash .ci/test -run 'Soak|Crash' -timeout 4h
+	SOAK=1 bash .ci/test -run 'Soak|Crash' -timeout 4h
 fuzz:
 	bash .ci/fuzz $(FUZZ)
 cover:

@@ -1,30 +1,44 @@
-# Reads `go test -v` of many packages; prints the verdict of each package, what a failed one said, and the names of what
-# was skipped. Appends "TIER PASSED FAILED SKIPPED" to the file `counts`.
-{ lines[++n] = $0 }
-/^[ \t]*--- PASS: / { passed++ }
-/^[ \t]*--- FAIL: / { failed++ }
-/^[ \t]*--- SKIP: / { skipped++; skip[skipped] = $3 ": " why }
-/^[ \t]+[^ \t]+_test\.go:[0-9]+: / { why = $0; sub(/^[ \t]+/, "", why) }
-/^ok  \t/ || /^\?   \t/ { print; fflush(); n = 0 }
-/^FAIL\t/ { flush_failure() }
-/^FAIL$/ { }
+# Reads `go test -v` of many packages; prints the verdict of each package, what its failed tests said, and which tests
+# were skipped and why. A skip for "root tier" or "user tier" is the other run's business and not counted. Appends
+# "TIER PASSED FAILED SKIPPED" to the file `counts`.
+/^=== (RUN|PAUSE|CONT|NAME) / { test = $3; next }
+/^[ \t]*--- PASS: / { passed++; ended(); next }
+/^[ \t]*--- SKIP: / {
+    if (why[$3] !~ /: (root|user) tier/) skip[++skipped] = $3 ": " why[$3]
+    ended()
+    next
+}
+/^[ \t]*--- FAIL: / { failed++; any = bad[$3] = 1; keep(""); ended(); next }
+/^(ok  |\?   )\t/ { print; fflush(); forget(); next }
+/^FAIL\t/ { print_failure(); next }
+/^(PASS|FAIL)$/ { next }
+/^[ \t]+[^ \t]+\.go:[0-9]+: / { why[test] = $0; sub(/^[ \t]+/, "", why[test]) }
+{ keep(test) }
 END {
-    if (n > 0 && !verdicts_only()) flush_failure()
+    if (n > 0) print_failure() # it ended in the middle of a package
     for (i = 1; i <= skipped; i++) print "skipped " skip[i]
-    print tier, passed + 0, failed + broken + 0, skipped + 0 >>counts
+    print tier, passed + 0, failed + 0, skipped + 0 >>counts
 }
-# A failed package: everything but the noise of tests that passed. A package without a failed test (panic, does not
-# compile, timeout) counts as one failure.
-function flush_failure(   i, any) {
-    for (i = 1; i <= n; i++) {
-        if (lines[i] ~ /^[ \t]*--- FAIL: /) any = 1
-        if (lines[i] !~ /^[ \t]*(=== (RUN|PAUSE|CONT|NAME)|--- PASS:)/) print lines[i]
-    }
-    if (!any) broken++
+
+# keep stores a line that the given test said, "" for nobody in particular.
+function keep(who) { line[++n] = $0; owner[n] = who }
+
+# ended: what follows the verdict of a whole test is nobody's.
+function ended() { if ($0 ~ /^---/) test = "" }
+
+function forget() {
+    n = any = 0
+    test = ""
+    delete bad
+    delete why
+}
+
+# print_failure prints what failed tests and nobody in particular said. A package that failed without a failed test
+# (panic, does not compile, timeout) counts as one failure.
+function print_failure(   i) {
+    for (i = 1; i <= n; i++) if (owner[i] == "" || owner[i] in bad || !any) print line[i]
+    print
     fflush()
-    n = 0
-}
-function verdicts_only(   i) {
-    for (i = 1; i <= n; i++) if (lines[i] != "FAIL" && lines[i] != "") return 0
-    return 1
+    if (!any) failed++
+    forget()
 }

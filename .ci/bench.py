@@ -1,0 +1,102 @@
+"""bench.py NSFERRY ROUNDS: the measuring part of .ci/bench. Works on rootfs.tar in the current directory."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+NSFERRY, ROUNDS = sys.argv[1], int(sys.argv[2])
+MIB = 1 << 20
+
+
+def once(argv):
+    """Runs argv; returns its wall time in seconds and the peak memory of it and of all that it waited for, in MiB."""
+    begin = time.monotonic()
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.monotonic() - begin
+    if status != 0:
+        sys.exit(f"bench: status {status}: {' '.join(argv)}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def inside(*argv):
+    """argv as inner root in a namespace like that of nsferry's own halves."""
+    return [NSFERRY, "run", "--", *argv]
+
+
+def shell(script):
+    return inside("bash", "-o", "pipefail", "-ec", script)
+
+
+def remove(*names):
+    for name in names:
+        if os.path.isdir(name):
+            subprocess.run([NSFERRY, "--quiet", "rm", name], check=True)
+        elif os.path.exists(name):
+            os.unlink(name)
+
+
+def duel(title, contenders, clean, limit=None):
+    """Alternates the contenders, the first of which is ours; prints medians, and each one's time over ours."""
+    times = {name: [] for name in contenders}
+    peak = 0
+    for _ in range(ROUNDS):
+        for name, argv in contenders.items():
+            remove(*clean)
+            os.sync()
+            seconds, memory = once(argv)
+            times[name].append(seconds)
+            if name == "nsferry":
+                peak = max(peak, memory)
+    ours = statistics.median(times["nsferry"])
+    print(f"\n{title}")
+    for name, t in times.items():
+        m = statistics.median(t)
+        print(f"  {name:24} {m:7.2f} s  (best {min(t):.2f}, worst {max(t):.2f})  {m / ours:5.2f} x ours")
+    print(f"  peak memory of nsferry: {peak:.0f} MiB" + (f"; wanted: {limit}" if limit else ""))
+
+
+def repeat(title, argv, limit):
+    times = [once(argv)[0] * 1000 for _ in range(max(20, 4 * ROUNDS))]
+    print(f"  {title:32} median {statistics.median(times):6.1f} ms, best {min(times):6.1f} ms; wanted: at most {limit} ms")
+
+
+def main():
+    os.umask(0o022)
+    os.mkdir("space")
+    os.chmod("space", 0o1777)  # the peers write as inner root, who is nobody in particular here
+    once([NSFERRY, "unpack", "rootfs.tar", "tree"])
+    once([NSFERRY, "pack", "tree", "-o", "own.tar.zst"])
+    once(shell("cd tree && tar --xattrs --acls --numeric-owner --sort=name -cS . | zstd -q -3 -T0 >../space/foreign.tar.zst"))
+    raw = int(subprocess.check_output("zstd -dc own.tar.zst | wc -c", shell=True))
+    own, foreign = os.path.getsize("own.tar.zst"), os.path.getsize("space/foreign.tar.zst")
+    entries = sum(1 for _ in subprocess.Popen([NSFERRY, "ls", "own.tar.zst"], stdout=subprocess.PIPE).stdout)
+    print(f"tree: {raw / MIB:.0f} MiB as tar, {entries} entries, {os.cpu_count()} processors, {ROUNDS} rounds")
+    print(f"size: ours {own / MIB:.1f} MiB, tar | zstd -3 {foreign / MIB:.1f} MiB, ratio {own / foreign:.3f}; wanted: at most 1.03")
+
+    def unpackers(archive):
+        return {
+            "nsferry": [NSFERRY, "unpack", archive, "space/out"],
+            "tar --zstd -xp": shell(f"mkdir space/out && tar --zstd --xattrs --xattrs-include='*' --acls --numeric-owner -xpf {archive} -C space/out"),
+            "bsdtar -xp": shell(f"mkdir space/out && bsdtar --numeric-owner -xpf {archive} -C space/out"),
+        }
+
+    duel("unpack our own archive", unpackers("own.tar.zst"), ["space/out"], "tar at least 1.4 x ours")
+    duel("unpack a foreign single-frame archive", unpackers("space/foreign.tar.zst"), ["space/out"], "tar at least 1.1 x ours")
+    remove("space/out")
+    packed = "tar --xattrs --acls --numeric-owner -cS . | zstd -q -3 -T0 >../space/out.tar.zst"
+    duel("pack", {
+        "nsferry": [NSFERRY, "pack", "tree", "-o", "space/out.tar.zst"],
+        "tar | zstd -3 -T0": shell(f"cd tree && {packed}"),
+        "bsdtar --zstd": shell("cd tree && bsdtar --numeric-owner --zstd --options zstd:threads=0 -cf ../space/out.tar.zst ."),
+    }, ["space/out.tar.zst"], "tar | zstd at least 0.91 x ours")
+    print("\nlatency")
+    repeat("run -- true", inside("true"), 15)
+    repeat("ls of our own archive", [NSFERRY, "ls", "own.tar.zst"], 60)
+    repeat("cat of one file", [NSFERRY, "cat", "own.tar.zst", "etc/os-release"], 60)
+    remove("tree")
+
+
+main()
