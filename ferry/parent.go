@@ -48,25 +48,7 @@ func (p *parentDir) gid(now uint32) int {
 
 // remove takes away name with all that is in it.
 func (p *parentDir) remove(ctx context.Context, name string) (tree.Removed, error) {
-	r, err := tree.Remove(ctx, p.File, name)
-	if !p.as.Valid || !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
-		return r, err
-	}
-	// What is in it may be gone by now, and only the name be left, which is in the caller's directory.
-	if p.do(func() error { return unlink(int(p.Fd()), name) }) == nil {
-		r.Inodes++
-		return r, nil
-	}
-	return r, err
-}
-
-// unlink removes a file or an empty directory.
-func unlink(dir int, name string) error {
-	err := unix.Unlinkat(dir, name, 0)
-	if errors.Is(err, unix.EISDIR) {
-		err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
-	}
-	return err
+	return tree.Remove(ctx, p.File, name, p.do)
 }
 
 // sweep removes the partial trees of name that nobody holds a lock on.
@@ -80,7 +62,8 @@ func (p *parentDir) sweep(ctx context.Context, name string) error {
 		if !strings.HasPrefix(n, prefix) || len(n) != len(prefix)+8 {
 			continue
 		}
-		fd, err := openDir(int(p.Fd()), n)
+		var fd int
+		err := p.do(func() (err error) { fd, err = openDir(int(p.Fd()), n); return err })
 		if err != nil {
 			continue // no directory, or not ours to open: no tree of ours
 		}

@@ -71,7 +71,8 @@ func (p *partial) make() error {
 		return &fs.PathError{Op: "flock", Path: p.dir.Name(), Err: err}
 	}
 	var named, ours unix.Stat_t
-	if err := errors.Join(unix.Fstatat(at, p.temp, &named, unix.AT_SYMLINK_NOFOLLOW), unix.Fstat(fd, &ours)); err != nil {
+	err := p.parent.do(func() error { return unix.Fstatat(at, p.temp, &named, unix.AT_SYMLINK_NOFOLLOW) })
+	if err := errors.Join(err, unix.Fstat(fd, &ours)); err != nil {
 		return &fs.PathError{Op: "fstatat", Path: p.dir.Name(), Err: err}
 	}
 	if named.Ino != ours.Ino {

@@ -43,7 +43,7 @@ var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: fun
 		return r, err
 	}
 	var st unix.Stat_t
-	err = unix.Fstatat(int(parent.Fd()), a.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err = parent.do(func() error { return unix.Fstatat(int(parent.Fd()), a.Name, &st, unix.AT_SYMLINK_NOFOLLOW) })
 	if errors.Is(err, unix.ENOENT) && a.Force {
 		return r, nil
 	}

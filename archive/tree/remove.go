@@ -17,9 +17,15 @@ type Removed struct{ Inodes int64 }
 
 // Remove takes away name in dir, whatever it is, with all that is in it. It follows no symlink, crosses no mount and holds a bounded
 // number of fds. It goes on after an error and returns all of them joined (at most maxErrors in full); what could not be removed stays.
-func Remove(ctx context.Context, dir *os.File, name string) (Removed, error) {
-	r := remover{}
-	err := r.run(ctx, int(dir.Fd()), name)
+//
+// The calls that concern name in dir itself go through rights, which runs what it is given, perhaps with other ids; nil is
+// no other.
+func Remove(ctx context.Context, dir *os.File, name string, rights func(func() error) error) (Removed, error) {
+	if rights == nil {
+		rights = func(f func() error) error { return f() }
+	}
+	r := remover{start: int(dir.Fd()), rights: rights}
+	err := r.run(ctx, name)
 	if r.more > 0 {
 		r.errs = append(r.errs, fmt.Errorf("and %d more", r.more))
 	}
@@ -30,9 +36,12 @@ const maxErrors = 20
 
 type remover struct {
 	Removed
-	stack []removeDir
-	errs  []error
-	more  int
+	start  int // the directory that the name is in
+	rights func(func() error) error
+	mount  uint64
+	stack  []removeDir
+	errs   []error
+	more   int
 }
 
 // removeDir is a directory that is being emptied.
@@ -52,7 +61,15 @@ func (r *remover) fail(err error) {
 	}
 }
 
-func (r *remover) run(ctx context.Context, dir int, name string) error {
+// in runs a system call on a name in dir.
+func (r *remover) in(dir int, f func() error) error {
+	if dir == r.start {
+		return r.rights(func() error { return retry(f) })
+	}
+	return retry(f)
+}
+
+func (r *remover) run(ctx context.Context, name string) error {
 	defer func() {
 		for _, d := range r.stack {
 			if d.fd >= 0 {
@@ -60,12 +77,12 @@ func (r *remover) run(ctx context.Context, dir int, name string) error {
 			}
 		}
 	}()
-	e := Entry{Dir: dir, Base: ".", Path: "."}
-	if err := e.stat(); err != nil {
+	e := Entry{Dir: r.start, Base: ".", Path: "."}
+	if err := r.rights(e.stat); err != nil {
 		return err
 	}
-	mount := e.Stat.Mnt_id
-	r.take(dir, name, name, mount)
+	r.mount = e.Stat.Mnt_id
+	r.take(r.start, name, name)
 	for len(r.stack) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -74,10 +91,10 @@ func (r *remover) run(ctx context.Context, dir int, name string) error {
 		if len(top.names) > 0 {
 			base := top.names[0]
 			top.names = top.names[1:]
-			r.take(top.fd, base, top.path+"/"+base, mount)
+			r.take(top.fd, base, top.path+"/"+base)
 			continue
 		}
-		if err := r.leave(dir); err != nil {
+		if err := r.leave(); err != nil {
 			return err
 		}
 	}
@@ -86,8 +103,8 @@ func (r *remover) run(ctx context.Context, dir int, name string) error {
 
 // take unlinks base in dir or, when it is a directory, puts it on the stack. unlink(2) of a directory says EISDIR on
 // Linux: no stat is needed to tell.
-func (r *remover) take(dir int, base, path string, mount uint64) {
-	err := retry(func() error { return unix.Unlinkat(dir, base, 0) })
+func (r *remover) take(dir int, base, path string) {
+	err := r.in(dir, func() error { return unix.Unlinkat(dir, base, 0) })
 	switch {
 	case err == nil:
 		r.Inodes++
@@ -98,13 +115,17 @@ func (r *remover) take(dir int, base, path string, mount uint64) {
 		r.fail(pathError("unlinkat", path, err))
 		return
 	}
-	if err := r.open(dir, base, path, mount); err != nil {
+	if err := r.open(dir, base, path); err != nil {
 		r.fail(err)
 	}
 }
 
-func (r *remover) open(dir int, base, path string, mount uint64) error {
-	fd, err := openAt(dir, base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+func (r *remover) open(dir int, base, path string) error {
+	var fd int
+	err := r.in(dir, func() (err error) {
+		fd, err = openAt(dir, base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		return err
+	})
 	if err != nil {
 		return pathError("openat", path, err)
 	}
@@ -113,7 +134,7 @@ func (r *remover) open(dir int, base, path string, mount uint64) error {
 		unix.Close(fd)
 		return err
 	}
-	if e.Stat.Mnt_id != mount {
+	if e.Stat.Mnt_id != r.mount {
 		unix.Close(fd)
 		return pathError("remove", path, ErrMounted)
 	}
@@ -131,11 +152,11 @@ func (r *remover) open(dir int, base, path string, mount uint64) error {
 }
 
 // leave removes the emptied directory on top; the one above it may have to be opened again.
-func (r *remover) leave(start int) error {
+func (r *remover) leave() error {
 	top := r.stack[len(r.stack)-1]
 	r.stack = r.stack[:len(r.stack)-1]
 	defer unix.Close(top.fd)
-	parent := start
+	parent := r.start
 	if n := len(r.stack); n > 0 {
 		up := &r.stack[n-1]
 		if up.fd < 0 {
@@ -150,7 +171,7 @@ func (r *remover) leave(start int) error {
 		}
 		parent = up.fd
 	}
-	err := retry(func() error { return unix.Unlinkat(parent, top.base, unix.AT_REMOVEDIR) })
+	err := r.in(parent, func() error { return unix.Unlinkat(parent, top.base, unix.AT_REMOVEDIR) })
 	switch {
 	case err == nil:
 		r.Inodes++

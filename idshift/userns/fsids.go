@@ -38,14 +38,11 @@ func (ids FSIDs) Do(f func() error) error {
 	if serr := setFSIDs(ids.UID, ids.GID); serr != nil {
 		return errors.Join(err, serr)
 	}
-	again := f()
+	again := f() // what it says now is what the caller would have been told
 	if serr := setFSIDs(0, 0); serr != nil {
 		panic("userns: internal error: filesystem ids cannot be set back: " + serr.Error())
 	}
-	if again == nil {
-		return nil
-	}
-	return err
+	return again
 }
 
 // setFSIDs changes this thread's filesystem ids, the group first while uid 0 may. A change of credentials clears what
