@@ -68,7 +68,7 @@ func Decompress(r io.Reader, o Options) (io.ReadCloser, Kind, error) {
 		return nil, KindUnknown, ErrUnknownFormat
 	}
 	if err != nil {
-		return nil, KindUnknown, classify(kind, in, err)
+		return nil, KindUnknown, classify(kind, in, unexpected(err))
 	}
 	out.kind = kind
 	return out, kind, nil
