@@ -205,34 +205,3 @@ func parentOf(f *os.File) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), filepath.Dir(name)), nil
 }
-
-// sameFile tells whether a and b are the same inode.
-func sameFile(a, b *os.File) (bool, error) {
-	var sa, sb unix.Stat_t
-	if err := unix.Fstat(int(a.Fd()), &sa); err != nil {
-		return false, &os.PathError{Op: "fstat", Path: a.Name(), Err: err}
-	}
-	if err := unix.Fstat(int(b.Fd()), &sb); err != nil {
-		return false, &os.PathError{Op: "fstat", Path: b.Name(), Err: err}
-	}
-	return sa.Dev == sb.Dev && sa.Ino == sb.Ino, nil
-}
-
-// isDirectory tells what f is by fstat, so that O_PATH is enough.
-func isDirectory(f *os.File) (bool, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return false, &os.PathError{Op: "fstat", Path: f.Name(), Err: err}
-	}
-	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
-}
-
-// isErrno tells whether err is one of the given errors.
-func isErrno(err error, nos ...unix.Errno) bool {
-	for _, no := range nos {
-		if errors.Is(err, no) {
-			return true
-		}
-	}
-	return false
-}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -262,103 +261,6 @@ func (w way) mustSh(t testing.TB, s Spec, script string) string {
 	return out
 }
 
-// tree builds a rootfs with a shell, owned by uid. Names ending in "/" are directories, "a -> b" symlinks, others
-// files holding their own name.
-func tree(t testing.TB, base string, uid uint32, names ...string) *os.File {
-	t.Helper()
-	dir, err := os.MkdirTemp(base, "mounts-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	grow(t, dir, names...)
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), busybox, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range []string{"sh", "cat", "ls", "stat", "touch", "mkdir", "sleep", "readlink", "mount", "echo", "id", "test"} {
-		if err := os.Symlink("busybox", filepath.Join(dir, "bin", a)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	own(t, dir, uid)
-	return open(t, dir)
-}
-
-// publicDir is a temporary directory that everybody can search, unlike t.TempDir.
-func publicDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "mounts-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-func grow(t testing.TB, dir string, names ...string) {
-	t.Helper()
-	for _, n := range names {
-		link, target, isLink := strings.Cut(n, " -> ")
-		at := filepath.Join(dir, link)
-		parent := at
-		if !strings.HasSuffix(n, "/") || isLink {
-			parent = filepath.Dir(at)
-		}
-		if err := os.MkdirAll(parent, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		var err error
-		switch {
-		case isLink:
-			err = os.Symlink(target, at)
-		case !strings.HasSuffix(n, "/"):
-			err = os.WriteFile(at, []byte(n+"\n"), 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func own(t testing.TB, dir string, uid uint32) {
-	t.Helper()
-	err := filepath.Walk(dir, func(p string, _ os.FileInfo, err error) error {
-		if err != nil {
-			return err
-		}
-		if os.Getuid() != 0 {
-			return nil
-		}
-		return os.Lchown(p, int(uid), int(uid))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func open(t testing.TB, name string) *os.File {
-	t.Helper()
-	f, err := openPath(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
 // hostTable returns the mount table of the test process and fails the test if it differs in the end.
 func hostTable(t testing.TB) string {
 	t.Helper()
@@ -388,9 +290,6 @@ func openBind(t testing.TB, source, target string, ro bool) Bind {
 	t.Cleanup(func() { b.Close() })
 	return b
 }
-
-// filesystems are the places that trees are tried on.
-var filesystems = []string{"/tmp", "/dev/shm"}
 
 // errnos are those that a lookup may end with.
 var errnos = []unix.Errno{unix.ENOENT, unix.ENOTDIR, unix.ELOOP}

@@ -25,9 +25,6 @@ type mounter struct {
 // mountInfo is one line of mountinfo.
 type mountInfo = mountinfo.Info
 
-// self returns a path through which path-taking syscalls reach f itself, be it a symlink (proc(5)).
-func self(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
-
 // mountAt is mount(2) onto the file dst itself.
 func mountAt(source string, dst *os.File, fstype string, flags uintptr, data string) error {
 	if err := unix.Mount(source, self(dst), fstype, flags, data); err != nil {

@@ -230,12 +230,3 @@ func (m *mounter) pivot() error {
 	}
 	return os.Chdir("/")
 }
-
-// openPath opens a path of the current root with O_PATH, through the mounts on it.
-func openPath(name string) (*os.File, error) {
-	fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
