@@ -23,6 +23,7 @@ soak:
 fuzz:
 	bash .ci/fuzz $(FUZZ)
 cover:
+	mkdir -p build
 	$(GO) test -trimpath -coverpkg=./... -coverprofile=build/cover.out ./...
 	$(GO) tool cover -func=build/cover.out | tail -1
 install: build

@@ -80,7 +80,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	out.configure(c.Globals)
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := untilSignal()
 	defer stop()
 	go func() { // the second signal is no longer ours: it kills
 		<-ctx.Done()
@@ -89,6 +89,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	k.BindTo(ctx, (*context.Context)(nil))
 	err = k.Run(&c.Globals, out)
 	return out.finish(strings.Join(commandNames(k.Selected()), " "), err, exitCode(err, ctx.Err() != nil))
+}
+
+// untilSignal returns a context that the signals of a user who wants an end cancel. A signal that whoever started us has
+// had ignored (nohup, a background job of a shell) stays ignored.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+	ends = slices.DeleteFunc(ends, signal.Ignored)
+	if len(ends) == 0 { // NotifyContext would take that for all signals
+		return context.WithCancel(context.Background())
+	}
+	return signal.NotifyContext(context.Background(), ends...)
 }
 
 // asksJSON finds --json in a command line that may turn out to be wrong.
