@@ -70,6 +70,9 @@ func (m *mounter) preset(name string) (*os.File, error) {
 	if err == nil && !isDir {
 		err = &os.PathError{Op: "mount", Path: "/" + name, Err: unix.ENOTDIR}
 	}
+	if err == nil {
+		err = m.hold(f)
+	}
 	if err != nil {
 		f.Close()
 		return nil, err

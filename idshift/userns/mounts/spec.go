@@ -53,6 +53,10 @@ type Spec struct {
 type Result struct {
 	Env   []string // variables to set for the command, KEY=VALUE
 	Notes []string // what had to be done in a lesser way, and why; for the user's eyes
+
+	// Hold is to be kept open by the run's pid 1 as long as it lives: the shared locks on the placeholders mounted
+	// on. They protect them from the next run's Sweep, should the janitor have been killed.
+	Hold []*os.File
 }
 
 // Placeholder is a mount target that the tree lacks.
