@@ -10,9 +10,13 @@
 //
 // The order of a run:
 //
-//	outer    Sweep, Plan
-//	janitor  Make, WaitGone, Made.Remove
-//	inner    Spec.Detach before the mount namespace is unshared, Setup after it
+//	outer    opens everything: OpenBind
+//	janitor  Sweep, Plan, then Janitor: Make, wait for the end of the run, Made.Remove
+//	inner    Spec.Detach before the mount namespace is unshared, Setup after it, Result.Hold kept until the end
+//
+// What a killed janitor leaves is found by the next Sweep, by its mark: an xattr, or where the filesystem has no
+// user xattrs a modification time. A filesystem with neither xattrs nor nanoseconds, or without flock, takes no
+// placeholders: Make fails there, and the directories have to be made by hand.
 package mounts
 
 import (
