@@ -112,6 +112,11 @@ func (o *order) run() error {
 	for _, n := range res.Notes {
 		fmt.Fprintln(os.Stderr, "note:", n)
 	}
+	for _, f := range res.Hold { // the command is pid 1
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
+			return err
+		}
+	}
 	if o.Keep != 0 {
 		if _, err := unix.FcntlInt(uintptr(o.Keep), unix.F_SETFD, 0); err != nil {
 			return err
