@@ -28,10 +28,12 @@ var layers = [][]string{
 	{"cmd/nsferry/manual"}, // knows the grammar library and nothing of ours
 	{"sstate"},
 	{"sstate/store", "sstate/remote", "sstate/debs"},
+	{"ferry"},
 	{"archive", "idshift/userns", "idshift/handoff"},
 	{"idshift/userns/mounts"},
 	{"archive/treetest"}, // for tests only
-	{"archive/tree", "archive/tarfmt", "archive/zframe", "idshift"},
+	{"archive/zframe/toc"},
+	{"archive/tree", "archive/tarfmt", "archive/zframe", "archive/listing", "idshift"},
 	{"acl"},
 }
 
