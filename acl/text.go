@@ -161,6 +161,10 @@ func (p *parser) entry(f field) error {
 		}
 		e.Tag = named
 	}
+	if len(rest) > 1 || (len(rest) == 1 && !e.Tag.named()) {
+		at := rest[0].offset
+		return field{f.text[at-f.offset:], at}.bad("more fields than an entry has")
+	}
 	if err := p.id(&e, qualifier, rest); err != nil {
 		return err
 	}
@@ -188,8 +192,6 @@ func split(f field) []field {
 // id sets the id of a named entry from the trailing id where there is one, else from the qualifier.
 func (p *parser) id(e *Entry, qualifier field, rest []field) error {
 	switch {
-	case len(rest) > 1 || (len(rest) == 1 && !e.Tag.named()):
-		return rest[0].bad("more fields than an entry has")
 	case !e.Tag.named():
 		return nil
 	case len(rest) == 1:

@@ -175,7 +175,7 @@ func (m *Map) UnmarshalText(text []byte) error {
 		if s == "" && len(text) == 0 {
 			break
 		}
-		e, err := parseExtent(s)
+		e, err := parseExtent(s, strings.Split(s, ":"))
 		if err != nil {
 			return err
 		}

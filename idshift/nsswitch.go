@@ -56,6 +56,9 @@ func (s Sources) getsubids(c *Caller) error {
 				strings.Join(q.args, " "), c.Source, strings.TrimSpace(string(exit.Stderr))))
 			continue
 		}
+		if errors.Is(err, exec.ErrNotFound) {
+			return fmt.Errorf("sub-ids come from %q (nsswitch.conf), which only getsubids can ask: install it (Debian: package uidmap): %w", c.Source, err)
+		}
 		if err != nil {
 			return fmt.Errorf("sub-ids come from %q (nsswitch.conf): getsubids %s: %w", c.Source, strings.Join(q.args, " "), err)
 		}

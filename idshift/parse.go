@@ -15,7 +15,7 @@ func ParseProcMap(r io.Reader) (Map, error) {
 	var ext []Extent
 	s := bufio.NewScanner(r)
 	for s.Scan() {
-		e, err := parseExtent(strings.Join(strings.Fields(s.Text()), ":"))
+		e, err := parseExtent(s.Text(), strings.Fields(s.Text()))
 		if err != nil {
 			return Map{}, err
 		}
@@ -36,7 +36,7 @@ func ParseSpec(spec string) (Mapping, error) {
 		if p, rest, ok := strings.Cut(ids, ":"); ok && (p == "u" || p == "g") {
 			ids, kind = rest, p
 		}
-		e, err := parseExtent(ids)
+		e, err := parseExtent(s, strings.Split(ids, ":"))
 		if err != nil {
 			return Mapping{}, err
 		}
@@ -70,17 +70,16 @@ func specMap(spec string, k Kind, ext []Extent) (Map, error) {
 	return m, nil
 }
 
-// parseExtent reads "INSIDE:OUTSIDE:COUNT".
-func parseExtent(s string) (Extent, error) {
-	f := strings.Split(s, ":")
+// parseExtent reads the three numbers inside, outside and count; text is what the error shows.
+func parseExtent(text string, f []string) (Extent, error) {
 	if len(f) != 3 {
-		return Extent{}, fmt.Errorf("map %q: not INSIDE:OUTSIDE:COUNT", s)
+		return Extent{}, fmt.Errorf("map %q: not INSIDE:OUTSIDE:COUNT", text)
 	}
 	var n [3]uint32
 	for i := range f {
 		var err error
 		if n[i], err = parseID(f[i]); err != nil {
-			return Extent{}, fmt.Errorf("map %q: %w", s, err)
+			return Extent{}, fmt.Errorf("map %q: %w", text, err)
 		}
 	}
 	return Extent{Inside: n[0], Outside: n[1], Count: n[2]}, nil

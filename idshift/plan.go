@@ -110,9 +110,7 @@ func handoff(plain Map, c Caller, k Kind) (Map, error) {
 	d := draft(plain.Extents())
 	for _, r := range append([]Range{{First: own, Count: 1}}, seq.ranges...) {
 		for _, left := range d.unused(r) {
-			if err := d.fill(left); err != nil {
-				return Map{}, fmt.Errorf("%s %w", k, err)
-			}
+			d.fill(left)
 		}
 	}
 	return d.done(k)

@@ -140,8 +140,9 @@ func (d draft) unused(r Range) []Range {
 	return without(r, used)
 }
 
-// fill maps the outside range at the first free inside ids, in several pieces if the gaps are small.
-func (d *draft) fill(r Range) error {
+// fill maps the outside range at the first free inside ids, in several pieces if the gaps are small. There is always
+// room, because there are as many inside as outside ids.
+func (d *draft) fill(r Range) {
 	used := make([]Range, len(*d))
 	for i, e := range *d {
 		used[i] = Range{First: e.Inside, Count: e.Count}
@@ -150,11 +151,11 @@ func (d *draft) fill(r Range) error {
 		n := min(gap.Count, r.Count)
 		*d = append(*d, Extent{Inside: gap.First, Outside: r.First, Count: n})
 		if r.Count -= n; r.Count == 0 {
-			return nil
+			return
 		}
 		r.First += n
 	}
-	return fmt.Errorf("map: no free inside ids for %d more ids", r.Count)
+	panic("idshift: internal error: more outside ids than inside ids")
 }
 
 // done makes the map and checks that a namespace can be given it.
