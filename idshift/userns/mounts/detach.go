@@ -22,11 +22,12 @@ import (
 // called in the new user namespace, with CAP_SYS_ADMIN there (ambient is enough), but before the mount namespace
 // is unshared; and, if non-directories are bound from closed directories, still as the caller's uid.
 //
-// Setup without Detach works too, as long as uid 0 inside may walk the paths. A kernel or filter without
-// open_tree leaves everything as it is.
+// Where the kernel or a filter denies open_tree, the files stay, and Root becomes the working directory, to be
+// carried over like that. Setup finds it there, and the binds' sources by path, as it does without Detach: then
+// uid 0 inside must be able to walk these paths.
 func (s *Spec) Detach() error {
 	if s.legacy {
-		return nil
+		return s.carryRoot()
 	}
 	done := *s
 	done.Binds = slices.Clone(s.Binds)
@@ -56,11 +57,22 @@ func (s *Spec) Detach() error {
 			f.Close()
 		}
 		if isErrno(err, unix.ENOSYS) {
-			return nil
+			return s.carryRoot()
 		}
 		return err
 	}
 	*s = done
+	return nil
+}
+
+// carryRoot makes Root the working directory.
+func (s *Spec) carryRoot() error {
+	if s.Root == nil {
+		return nil
+	}
+	if err := unix.Fchdir(int(s.Root.Fd())); err != nil {
+		return &os.PathError{Op: "fchdir", Path: s.Root.Name(), Err: err}
+	}
 	return nil
 }
 
@@ -147,12 +159,23 @@ func lockedChildren(f *os.File, rec bool, err error) error {
 		return err
 	}
 	tree.Close()
-	return fmt.Errorf("%w: the mounts below it may not be left out, bind it recursively", err)
+	return fmt.Errorf("%w: %w", err, errLocked)
 }
 
-// reopen finds a file of another mount namespace again in this one, by its path, and makes sure that it is the
-// same. It needs search permission on all directories above.
+// errLocked is the likely reason why a non-recursive bind is invalid.
+var errLocked = errors.New("the mounts below it may not be left out, bind it recursively")
+
+// reopen finds a file of another mount namespace again in this one, as the working directory or by its path, and
+// makes sure that it is the same. A path needs search permission on all directories above.
 func reopen(f *os.File) (*os.File, error) {
+	if cwd, err := openPath("."); err == nil {
+		same, sameErr := sameFile(f, cwd)
+		ours, oursErr := mountedHere(cwd)
+		if same && ours && sameErr == nil && oursErr == nil {
+			return cwd, nil
+		}
+		cwd.Close()
+	}
 	name, err := os.Readlink(self(f))
 	if err != nil {
 		return nil, err
@@ -181,35 +204,4 @@ func parentOf(f *os.File) (*os.File, error) {
 		return nil, &os.PathError{Op: "open", Path: filepath.Dir(name), Err: err}
 	}
 	return os.NewFile(uintptr(fd), filepath.Dir(name)), nil
-}
-
-// sameFile tells whether a and b are the same inode.
-func sameFile(a, b *os.File) (bool, error) {
-	var sa, sb unix.Stat_t
-	if err := unix.Fstat(int(a.Fd()), &sa); err != nil {
-		return false, &os.PathError{Op: "fstat", Path: a.Name(), Err: err}
-	}
-	if err := unix.Fstat(int(b.Fd()), &sb); err != nil {
-		return false, &os.PathError{Op: "fstat", Path: b.Name(), Err: err}
-	}
-	return sa.Dev == sb.Dev && sa.Ino == sb.Ino, nil
-}
-
-// isDirectory tells what f is by fstat, so that O_PATH is enough.
-func isDirectory(f *os.File) (bool, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return false, &os.PathError{Op: "fstat", Path: f.Name(), Err: err}
-	}
-	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
-}
-
-// isErrno tells whether err is one of the given errors.
-func isErrno(err error, nos ...unix.Errno) bool {
-	for _, no := range nos {
-		if errors.Is(err, no) {
-			return true
-		}
-	}
-	return false
 }

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +22,7 @@ type order struct {
 	Do      string // "run" or "janitor"
 	Unshare bool   // Detach as the caller, then unshare the mount namespace; else it is a fresh one already
 	Become0 bool   // setresuid(0) after Detach
+	Groups  bool   // clear the supplementary groups
 	Root    int
 	Spec    Spec
 	Sources []int
@@ -31,6 +32,7 @@ type order struct {
 	List    []Placeholder
 	Ready   int
 	Run     []int
+	Keep    int // an fd that the command inherits
 }
 
 const orderEnv = "MOUNTS_TEST_ORDER"
@@ -91,8 +93,10 @@ func (o *order) run() error {
 		}
 	}
 	if o.Become0 {
-		if err := syscall.Setgroups(nil); err != nil {
-			return err
+		if o.Groups {
+			if err := syscall.Setgroups(nil); err != nil {
+				return err
+			}
 		}
 		if err := unix.Setresgid(0, 0, 0); err != nil {
 			return err
@@ -108,6 +112,16 @@ func (o *order) run() error {
 	for _, n := range res.Notes {
 		fmt.Fprintln(os.Stderr, "note:", n)
 	}
+	for _, f := range res.Hold { // the command is pid 1
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
+			return err
+		}
+	}
+	if o.Keep != 0 {
+		if _, err := unix.FcntlInt(uintptr(o.Keep), unix.F_SETFD, 0); err != nil {
+			return err
+		}
+	}
 	return unix.Exec(o.Command[0], o.Command, append(res.Env, "PATH=/bin"))
 }
 
@@ -116,18 +130,55 @@ type way struct {
 	name    string
 	userns  bool
 	uid     uint32 // outside id of inner root
+	size    int    // ids mapped
 	unshare bool   // Detach before the mount namespace is unshared
 	legacy  bool
 }
 
-var ways = []way{
-	{"userns", true, 100000, true, false},
-	{"userns by path", true, 100000, false, false},
-	{"userns legacy", true, 100000, false, true},
-	{"one id", true, 4242, true, false},
-	{"real root", false, 0, false, false},
-	{"real root detached", false, 0, true, false},
-	{"real root legacy", false, 0, false, true},
+// ways returns the ways that the test's own ids allow: as an ordinary user, or as root of a small user namespace,
+// only maps of one id.
+func ways(t testing.TB) []way {
+	t.Helper()
+	_, err := os.Stat("/bin/busybox")
+	need(t, err == nil, "busybox-static as /bin/busybox")
+	uid, size := uint32(os.Getuid()), 1
+	if wide(t) {
+		uid, size = 100000, 65536
+	}
+	list := []way{
+		{"userns", true, uid, size, true, false},
+		{"userns by path", true, uid, size, false, false},
+		{"userns legacy", true, uid, size, false, true},
+		{"userns legacy carried", true, uid, size, true, true},
+	}
+	if wide(t) {
+		list = append(list, way{"one id", true, 4242, 1, true, false})
+	}
+	if os.Getuid() == 0 {
+		list = append(list, way{"real root", false, 0, 0, false, false},
+			way{"real root detached", false, 0, 0, true, false}, way{"real root legacy", false, 0, 0, false, true})
+	}
+	return list
+}
+
+// fewWays leaves out what differs in how sources are found only.
+func fewWays(t testing.TB) []way {
+	return slices.DeleteFunc(ways(t), func(w way) bool {
+		return w.name != "userns" && w.name != "userns legacy" && w.name != "real root"
+	})
+}
+
+// wide tells whether the test may map the ids from 100000.
+func wide(t testing.TB) bool {
+	t.Helper()
+	if os.Getuid() != 0 {
+		return false
+	}
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
 // need skips, or fails where nothing may be skipped.
@@ -142,15 +193,8 @@ func need(t testing.TB, ok bool, what string) {
 	t.Skipf("needs %s", what)
 }
 
-func needRoot(t testing.TB) {
-	t.Helper()
-	need(t, os.Getuid() == 0, "root, to write full id maps")
-	_, err := os.Stat("/bin/busybox")
-	need(t, err == nil, "busybox-static as /bin/busybox")
-}
-
-// command prepares the re-executed binary. Its files are opened here, outside.
-func (w way) command(t testing.TB, s Spec, argv ...string) *exec.Cmd {
+// command prepares the re-executed binary. Its files are opened here, outside; keep is for the command.
+func (w way) command(t testing.TB, s Spec, keep *os.File, argv ...string) *exec.Cmd {
 	t.Helper()
 	o := order{Do: "run", Unshare: w.unshare, Legacy: w.legacy, Command: argv}
 	cmd := exec.Command("/proc/self/exe")
@@ -161,7 +205,7 @@ func (w way) command(t testing.TB, s Spec, argv ...string) *exec.Cmd {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 		return 2 + len(cmd.ExtraFiles)
 	}
-	o.Root = pass(s.Root)
+	o.Root, o.Keep = pass(s.Root), pass(keep)
 	for _, b := range s.Binds {
 		o.Sources, o.Dirs = append(o.Sources, pass(b.Source)), append(o.Dirs, pass(b.Dir))
 	}
@@ -177,16 +221,12 @@ func (w way) command(t testing.TB, s Spec, argv ...string) *exec.Cmd {
 		attr.Cloneflags |= syscall.CLONE_NEWNS
 	}
 	if w.userns {
-		size := 65536
-		if w.name == "one id" {
-			size = 1
-		}
 		attr.Cloneflags |= syscall.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(w.uid), Size: size}}
-		attr.GidMappings = attr.UidMappings
-		attr.GidMappingsEnableSetgroups = true
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(w.uid), Size: w.size}}
+		attr.GidMappings = w.gids()
+		attr.GidMappingsEnableSetgroups = wide(t)
 		attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID}
-		o.Become0 = true
+		o.Become0, o.Groups = true, wide(t)
 	}
 	text, err := json.Marshal(o)
 	if err != nil {
@@ -197,11 +237,20 @@ func (w way) command(t testing.TB, s Spec, argv ...string) *exec.Cmd {
 	return cmd
 }
 
+// gids maps the own gid where no other may be mapped.
+func (w way) gids() []syscall.SysProcIDMap {
+	gid := int(w.uid)
+	if w.size == 1 && os.Getuid() == int(w.uid) {
+		gid = os.Getgid()
+	}
+	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: w.size}}
+}
+
 // sh runs a shell script inside and returns its output.
 func (w way) sh(t testing.TB, s Spec, script string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	cmd := w.command(t, s, "/bin/sh", "-c", script)
+	cmd := w.command(t, s, nil, "/bin/sh", "-c", script)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
 	return out.String(), errs.String(), err
@@ -215,100 +264,6 @@ func (w way) mustSh(t testing.TB, s Spec, script string) string {
 		t.Fatalf("inside: %v\n%s", err, errs)
 	}
 	return out
-}
-
-// tree builds a rootfs with a shell, owned by uid. Names ending in "/" are directories, "a -> b" symlinks, others
-// files holding their own name.
-func tree(t testing.TB, base string, uid uint32, names ...string) *os.File {
-	t.Helper()
-	dir, err := os.MkdirTemp(base, "mounts-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	grow(t, dir, names...)
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), busybox, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range []string{"sh", "cat", "ls", "stat", "touch", "mkdir", "sleep", "readlink", "mount", "echo", "id", "test"} {
-		if err := os.Symlink("busybox", filepath.Join(dir, "bin", a)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	own(t, dir, uid)
-	return open(t, dir)
-}
-
-// publicDir is a temporary directory that everybody can search, unlike t.TempDir.
-func publicDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "mounts-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-func grow(t testing.TB, dir string, names ...string) {
-	t.Helper()
-	for _, n := range names {
-		link, target, isLink := strings.Cut(n, " -> ")
-		at := filepath.Join(dir, link)
-		parent := at
-		if !strings.HasSuffix(n, "/") || isLink {
-			parent = filepath.Dir(at)
-		}
-		if err := os.MkdirAll(parent, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		var err error
-		switch {
-		case isLink:
-			err = os.Symlink(target, at)
-		case !strings.HasSuffix(n, "/"):
-			err = os.WriteFile(at, []byte(n+"\n"), 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func own(t testing.TB, dir string, uid uint32) {
-	t.Helper()
-	err := filepath.Walk(dir, func(p string, _ os.FileInfo, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(p, int(uid), int(uid))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func open(t testing.TB, name string) *os.File {
-	t.Helper()
-	f, err := openPath(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
 }
 
 // hostTable returns the mount table of the test process and fails the test if it differs in the end.
@@ -340,9 +295,6 @@ func openBind(t testing.TB, source, target string, ro bool) Bind {
 	t.Cleanup(func() { b.Close() })
 	return b
 }
-
-// filesystems are the places that trees are tried on.
-var filesystems = []string{"/tmp", "/dev/shm"}
 
 // errnos are those that a lookup may end with.
 var errnos = []unix.Errno{unix.ENOENT, unix.ENOTDIR, unix.ELOOP}

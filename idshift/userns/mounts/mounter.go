@@ -3,6 +3,7 @@
 package mounts
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -19,13 +20,26 @@ type mounter struct {
 	root   *os.File        // root of what is being built, nil before it is mounted
 	stage  string          // where root lies in the mount namespace's root directory, as mountinfo shows it
 	devs   map[uint64]bool // st_dev of the filesystems mounted for /dev and /dev/shm
+	held   []*os.File      // see Result.Hold
 }
 
 // mountInfo is one line of mountinfo.
 type mountInfo = mountinfo.Info
 
-// self returns a path through which path-taking syscalls reach f itself, be it a symlink (proc(5)).
-func self(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
+// hold locks the mount target dst shared if it is a placeholder.
+func (m *mounter) hold(dst *os.File) error {
+	ours, err := IsPlaceholder(dst)
+	if err != nil || !ours {
+		return err
+	}
+	fd, err := unix.Open(self(dst), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dst.Name(), Err: err}
+	}
+	f := os.NewFile(uintptr(fd), dst.Name())
+	m.held = append(m.held, f)
+	return flock(f, unix.LOCK_SH)
+}
 
 // mountAt is mount(2) onto the file dst itself.
 func mountAt(source string, dst *os.File, fstype string, flags uintptr, data string) error {
@@ -43,15 +57,15 @@ func (m *mounter) attach(src, dst *os.File, rec bool) error {
 	if err != nil {
 		return err
 	}
-	if !ours && !m.legacy {
-		err := moveMount(src, dst)
-		if err == nil || !os.IsPermission(err) && !isErrno(err, unix.EINVAL, unix.ENOSYS) {
-			return err
-		}
-	}
 	if !ours {
+		var moveErr error
+		if !m.legacy {
+			if moveErr = moveMount(src, dst); moveErr == nil {
+				return nil
+			}
+		}
 		if src, err = reopen(src); err != nil {
-			return err
+			return errors.Join(err, moveErr)
 		}
 		defer src.Close()
 	}
@@ -61,15 +75,18 @@ func (m *mounter) attach(src, dst *os.File, rec bool) error {
 			defer tree.Close()
 			return moveMount(tree, dst)
 		}
-		if !os.IsPermission(err) && !isErrno(err, unix.ENOSYS) { // else an old kernel or a seccomp filter
-			return err
+		if !isErrno(err, unix.EPERM, unix.ENOSYS) { // else an old kernel or a seccomp filter
+			return lockedChildren(src, rec, err)
 		}
 	}
 	flags := uintptr(unix.MS_BIND)
 	if rec {
 		flags |= unix.MS_REC
 	}
-	if err := mountAt(self(src), dst, "", flags, ""); err != nil {
+	if err := mountAt(self(src), dst, "bind", flags, ""); err != nil {
+		if !rec && isErrno(err, unix.EINVAL) {
+			err = fmt.Errorf("%w: %w", err, errLocked)
+		}
 		return fmt.Errorf("bind %s: %w", src.Name(), err)
 	}
 	return nil

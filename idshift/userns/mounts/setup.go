@@ -16,7 +16,7 @@ import (
 // pid namespaces), and serves no other thread: root and working directory change. Missing mount targets must have
 // been made, see Make. After an error the namespace is in no defined state; the process should end.
 //
-// Files of s stay open; a detached Root or Source is used up.
+// Files of s stay open; a detached Root or Source is used up. The caller owns Result.Hold.
 func Setup(s Spec) (Result, error) {
 	if err := s.check(); err != nil {
 		return Result{}, err
@@ -54,6 +54,7 @@ func Setup(s Spec) (Result, error) {
 			return Result{}, err
 		}
 	}
+	res.Hold = m.held
 	return res, nil
 }
 
@@ -132,15 +133,12 @@ func rootTree(dir *os.File) (*os.File, error) {
 		return nil, err
 	}
 	if !ours {
-		err := moveMount(dir, base)
-		if err == nil {
+		moveErr := moveMount(dir, base)
+		if moveErr == nil {
 			return openAt(dir, ".", unix.O_PATH|unix.O_DIRECTORY, dir.Name())
 		}
-		if !isErrno(err, unix.EINVAL) {
-			return nil, err
-		}
 		if dir, err = reopen(dir); err != nil {
-			return nil, err
+			return nil, errors.Join(err, moveErr)
 		}
 		defer dir.Close()
 	}
@@ -182,6 +180,9 @@ func (m *mounter) bind(b Bind) error {
 		return err
 	}
 	defer dst.Close()
+	if err := m.hold(dst); err != nil {
+		return err
+	}
 	if err := m.attach(b.Source, dst, b.Rec); err != nil {
 		return err
 	}
@@ -232,13 +233,4 @@ func (m *mounter) pivot() error {
 		return &os.PathError{Op: "umount", Path: "old root", Err: err}
 	}
 	return os.Chdir("/")
-}
-
-// openPath opens a path of the current root with O_PATH, through the mounts on it.
-func openPath(name string) (*os.File, error) {
-	fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }

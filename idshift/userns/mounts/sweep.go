@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ var presetTargets = []string{"dev/shm", "dev", "proc", "sys", resolvConf, policy
 // empty, and locked by nobody. It looks at the presets' targets, at the given ones (of binds), and at the directories
 // above them; so also for the half made, which have a temporary name. It returns how many it removed.
 func Sweep(root *os.File, targets ...string) (removed int, err error) {
-	names := map[string]bool{}
+	names, parents := map[string]bool{}, map[string]bool{"": true}
 	for _, t := range append(targets, presetTargets...) {
 		w, err := walk(root, t, false, nil)
 		if err != nil {
@@ -29,15 +30,16 @@ func Sweep(root *os.File, targets ...string) (removed int, err error) {
 			return 0, err
 		}
 		for i := range w.names {
-			names[path.Join(w.names[:i+1]...)] = true
+			name := path.Join(w.names[:i+1]...)
+			names[name] = true
+			parents[name] = i+1 < len(w.dirs)
 		}
 		w.close()
 	}
-	parents := map[string]bool{"": true}
-	for n := range names {
-		parents[strings.TrimPrefix(path.Dir(n), ".")] = true
-	}
-	for p := range parents {
+	for p, isDir := range parents {
+		if !isDir {
+			continue
+		}
 		temps, err := temporaries(root, p)
 		if err != nil {
 			return 0, err
@@ -111,5 +113,9 @@ func sweepOne(root *os.File, name string) (removed bool, err error) {
 		return false, err
 	}
 	defer f.Close()
-	return removeLocked(root, name, f)
+	removed, err = removeLocked(root, name, f, time.Time{})
+	if isErrno(err, unix.ENOTEMPTY, unix.EEXIST) { // it got content, or holds a placeholder in use
+		return false, nil
+	}
+	return removed, err
 }

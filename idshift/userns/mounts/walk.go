@@ -16,20 +16,6 @@ const (
 	maxEAGAIN = 128 // openat2 retries; renames elsewhere make RESOLVE_IN_ROOT give up (openat2(2))
 )
 
-// openAt opens name below dir without following a last symlink. The error names shown for people.
-func openAt(dir *os.File, name string, flags int, shown string) (*os.File, error) {
-	for {
-		fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, &os.PathError{Op: "openat", Path: shown, Err: err}
-		}
-		return os.NewFile(uintptr(fd), shown), nil
-	}
-}
-
 // inRoot opens target with O_PATH as a process chrooted to root would, so no symlink or ".." leads out, and
 // through the mounts lying there. With nofollow a symlink as last component is opened itself.
 // The caller closes the file.
