@@ -21,7 +21,7 @@ import (
 const runnerVar = "USERNS_TEST_RUN"
 
 func TestMain(m *testing.M) {
-	Main(whoami, echo, fails, waits, panics, dies, upper, crossing, mounting)
+	Main(whoami, echo, fails, waits, panics, dies, upper, crossing, mounting, listRest, closeDir)
 	if os.Args[0] == "probe" {
 		os.Exit(lookAround())
 	}
