@@ -33,6 +33,7 @@ var checks = []check{
 	{"clone", limitCheck("userns.sysctl.max", "user")},
 	{"clone", limitCheck("userns.sysctl.mnt", "mnt")},
 	{"clone", limitCheck("userns.sysctl.pid", "pid")},
+	{"clone", checkLimitReached},
 	{"clone", checkDebianClone},
 	{"clone uid_map gid_map" + inside, checkAppArmor},
 	{"clone", checkSeccomp},
@@ -45,8 +46,7 @@ var checks = []check{
 	{"uid_map gid_map", checkRootMap},
 }
 
-// limitCheck looks at user.max_*_namespaces (namespaces(7)): 0 forbids, and ENOSPC says that the limit, here or in an
-// outer namespace, is reached.
+// limitCheck looks at user.max_*_namespaces (namespaces(7)): 0 forbids.
 func limitCheck(id, kind string) func(x *exam) Finding {
 	return func(x *exam) Finding {
 		name := "user.max_" + kind + "_namespaces"
@@ -61,12 +61,20 @@ func limitCheck(id, kind string) func(x *exam) Finding {
 		case v == "0":
 			f.State, f.What = StateProblem, name+" forbids "+kind+" namespaces"
 			f.Remedy = persist(name, "15000")
-		case kind == "user" && x.failed("clone", syscall.ENOSPC, syscall.EUSERS):
-			f.State, f.What = StateProblem, "the limit of namespaces, or of 32 nested ones, is reached"
-			f.Remedy = "end other sandboxes of this user, or, as root of the outermost namespace: sysctl -w " + name + "=100000"
 		}
 		return f
 	}
+}
+
+// checkLimitReached: ENOSPC says that a limit above 0 is used up, here or in an outer namespace, or that 32 user
+// namespaces are nested already (clone(2); EUSERS before Linux 4.9).
+func checkLimitReached(x *exam) Finding {
+	f := Finding{ID: "userns.limit", State: StateOK, What: "the limits of namespaces are not reached"}
+	if x.failed("clone", syscall.ENOSPC, syscall.EUSERS) {
+		f.State, f.What = StateProblem, "the limit of namespaces, or of 32 nested ones, is reached"
+		f.Remedy = "end other sandboxes of this user, or, as root of the outermost namespace: sysctl -w user.max_user_namespaces=100000"
+	}
+	return f
 }
 
 // persist words a sysctl that root has to set, for now and for later.

@@ -14,14 +14,17 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/nsferry/nsferry/idshift/userns/mounts"
 )
 
 // runnerVar makes the test binary an nsferry-like program: it holds a command line as JSON, which is run by Exec.
 const runnerVar = "USERNS_TEST_RUN"
 
 func TestMain(m *testing.M) {
-	Main(whoami, echo, fails, waits, panics, dies, upper, crossing, mounting)
+	Main(whoami, echo, fails, waits, panics, dies, upper, crossing, mounting, listRest, closeDir)
+	if os.Args[0] == "probe" {
+		os.Exit(lookAround())
+	}
 	if spec := os.Getenv(runnerVar); spec != "" {
 		os.Exit(runner(spec))
 	}
@@ -39,8 +42,8 @@ func runner(spec string) int {
 	os.Unsetenv(runnerVar)
 	var s struct {
 		Argv []string
-		Keep []int
 		Half bool
+		Root string
 	}
 	err := json.Unmarshal([]byte(spec), &s)
 	var e *Env
@@ -48,11 +51,19 @@ func runner(spec string) int {
 		e, err = NewEnv(testOptions())
 	}
 	if err == nil && s.Half {
-		_, err = waits.Run(context.Background(), e, waitArgs{}, func(m json.RawMessage) { fmt.Println(string(m)) })
+		_, err = waits.Run(context.Background(), e, waitArgs{Stubborn: true}, func(m json.RawMessage) { fmt.Println(string(m)) })
 	}
 	code := 0
 	if err == nil && !s.Half {
-		code, err = e.Exec(context.Background(), Spec{Argv: s.Argv, KeepFDs: s.Keep})
+		spec := Spec{Argv: s.Argv}
+		if s.Root != "" {
+			spec.Mounts = mounts.Spec{Dev: true, Shm: true, Proc: true, Sys: true, ResolvConf: []byte("# resolv\n")}
+			if spec.Mounts.Root, err = os.Open(s.Root); err != nil {
+				fmt.Fprintln(os.Stderr, "nsferry:", err)
+				return ExitOwn
+			}
+		}
+		code, err = e.Exec(context.Background(), spec)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "nsferry:", err)
@@ -164,12 +175,4 @@ func threadCaps(field string) []string {
 		}
 	}
 	return all
-}
-
-func pdeathsig() int {
-	var sig int32
-	if err := unix.Prctl(unix.PR_GET_PDEATHSIG, uintptrOf(&sig), 0, 0, 0); err != nil {
-		return -1
-	}
-	return int(sig)
 }

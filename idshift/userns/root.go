@@ -21,9 +21,9 @@ func privateMounts() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_
 
 // becomeRoot makes a freshly cloned process, whose maps are written, uid 0 of its namespace with no trace of the
 // caller: his groups and the ambient capabilities go. More steps follow, in order. It returns the step that the kernel refused, or nil.
-func becomeRoot(userNS bool, more ...step) *setupFailure {
+func becomeRoot(start startMessage, more ...step) *setupFailure {
 	steps := []step{}
-	if userNS {
+	if start.UserNS {
 		// syscall, not unix: these act on every thread of the process.
 		steps = append(steps,
 			step{"setgroups", func() error { return syscall.Setgroups([]int{}) }},
@@ -32,10 +32,11 @@ func becomeRoot(userNS bool, more ...step) *setupFailure {
 			// Ambient capabilities were for our own exec. A foreign command that gives up uid 0 must lose them.
 			step{"capset", dropInheritable})
 	}
-	steps = append(steps,
-		// A change of credentials clears both (prctl(2)).
-		step{"pdeathsig", func() error { return onAllThreads(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL)) }},
-		step{"dumpable", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }})
+	// A change of credentials has cleared both (prctl(2)).
+	if !start.Outlives {
+		steps = append(steps, step{"pdeathsig", func() error { return onAllThreads(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL)) }})
+	}
+	steps = append(steps, step{"dumpable", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }})
 	for _, s := range append(steps, more...) {
 		if err := s.do(); err != nil {
 			var errno syscall.Errno
