@@ -27,7 +27,7 @@ func CheckFit(ctx context.Context, in *os.File, plain idshift.Mapping, workers i
 			if text == "" {
 				continue
 			}
-			a, err := acl.Parse(text, nil)
+			a, err := acl.Parse(text, debianNames{})
 			if err == nil {
 				_, err = shift.ACL(a)
 			}

@@ -221,7 +221,7 @@ func node(e *toc.Entry) (listing.Node, error) {
 		if t.text == "" {
 			continue
 		}
-		a, err := acl.Parse(t.text, nil)
+		a, err := acl.Parse(t.text, debianNames{})
 		if err != nil {
 			return n, fmt.Errorf("%s: %w", e.Name, err)
 		}
