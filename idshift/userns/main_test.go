@@ -123,7 +123,7 @@ func runnerCmd(t testing.TB, argv ...string) *exec.Cmd {
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), runnerVar+"="+string(spec))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // a test that times out leaves nothing
 	cmd.Stderr = os.Stderr
 	return cmd
 }
