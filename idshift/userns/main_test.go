@@ -123,7 +123,7 @@ func runnerCmd(t testing.TB, argv ...string) *exec.Cmd {
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), runnerVar+"="+string(spec))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // a test that times out leaves nothing
 	cmd.Stderr = os.Stderr
 	return cmd
 }
@@ -175,4 +175,11 @@ func threadCaps(field string) []string {
 		}
 	}
 	return all
+}
+
+// cgoBuild tells a test binary with cgo, which only the race detector makes: it is dynamic, and credentials of all threads
+// cannot be set by system call.
+func cgoBuild() bool {
+	_, _, errno := syscall.AllThreadsSyscall(syscall.SYS_GETUID, 0, 0, 0)
+	return errno == syscall.ENOTSUP
 }
