@@ -14,8 +14,8 @@ import (
 
 // Sources is what LookupCaller asks. The zero value is this system and this process.
 type Sources struct {
-	// Passwd, SubUID, SubGID and NSSwitch are file names; empty ones are the usual files in /etc.
-	Passwd, SubUID, SubGID, NSSwitch string
+	// Passwd, Group, SubUID, SubGID and NSSwitch are file names; empty ones are the usual files in /etc.
+	Passwd, Group, SubUID, SubGID, NSSwitch string
 	// IDs returns the caller's real uid and gid; nil means those of this process.
 	IDs func() (uid, gid uint32)
 	// Run runs a program (getsubids, getent) and returns its standard output; nil means os/exec. An error that wraps
@@ -29,7 +29,7 @@ func (s Sources) withDefaults() Sources {
 		path  *string
 		usual string
 	}{
-		{&s.Passwd, "/etc/passwd"}, {&s.SubUID, UID.file()}, {&s.SubGID, GID.file()}, {&s.NSSwitch, "/etc/nsswitch.conf"},
+		{&s.Passwd, "/etc/passwd"}, {&s.Group, "/etc/group"}, {&s.SubUID, UID.file()}, {&s.SubGID, GID.file()}, {&s.NSSwitch, "/etc/nsswitch.conf"},
 	} {
 		if *f.path == "" {
 			*f.path = f.usual

@@ -1,0 +1,172 @@
+package facl
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/nsferry/nsferry/acl"
+	"golang.org/x/sys/unix"
+)
+
+const modeDir = unix.S_IFDIR
+
+// block is what a backup holds about one file.
+type block struct {
+	path         string
+	named        bool
+	owner, group string // empty: not told
+	flags        uint32 // setuid, setgid, sticky as mode bits
+	entries      []change
+}
+
+// errFlags says that a flags comment is not like "-s-".
+var errFlags = errors.New("malformed flags comment")
+
+// restore sets what a backup made by getfacl says, file by file. The backup's owners are restored where they differ.
+func (s *setter) restore(path string) error {
+	in, name, done, err := s.input(path)
+	if err != nil {
+		s.complain(path, err)
+		return errReported
+	}
+	defer done()
+	in.n = 0
+	for {
+		b, err := s.block(in)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			s.say("%s in line %d of %s", reason(err), in.n, name)
+			s.status = statusFailed
+			return nil
+		}
+		s.status = max(s.status, s.node(s.dirfd(), b.path, b.path, nil, func(path string, f *file, err error) int {
+			if err != nil {
+				return s.complain(path, err)
+			}
+			return s.put(f, b)
+		}))
+	}
+}
+
+// block reads the comments and entries of one file: up to a blank line behind entries or to the next file's comment. The
+// end of the backup is io.EOF.
+func (s *setter) block(in *lineReader) (block, error) {
+	var b block
+	for {
+		line, err := in.next()
+		if errors.Is(err, io.EOF) && b.named {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+		text := strings.TrimLeft(line, blank)
+		switch {
+		case text == "" && b.named:
+			return b, nil
+		case text == "":
+		case text[0] != '#':
+			if !b.named {
+				return b, errors.New("an entry before any file comment")
+			}
+			p := &entryParser{s: s.session, text: line}
+			if b.entries, err = p.line(b.entries); err != nil {
+				return b, err
+			}
+		case len(b.entries) > 0 && isComment(text, "file:"):
+			in.unread(line)
+			return b, nil
+		case len(b.entries) == 0:
+			if err := b.comment(text); err != nil {
+				return b, err
+			}
+		}
+	}
+}
+
+// isComment tells whether a line is the comment with this key.
+func isComment(line, key string) bool {
+	return strings.HasPrefix(strings.TrimLeft(line[1:], blank), key)
+}
+
+// comment reads a line that begins with "#"; one that says nothing about the file is passed over.
+func (b *block) comment(line string) error {
+	line = strings.TrimLeft(line[1:], blank)
+	key, value, _ := strings.Cut(line, ":")
+	value = strings.TrimLeft(value, blank)
+	switch key {
+	case "file":
+		b.path, b.named = unquote(value), true
+	case "owner":
+		b.owner = unquote(strings.TrimRight(value, blank))
+	case "group":
+		b.group = unquote(strings.TrimRight(value, blank))
+	case "flags":
+		value = strings.TrimRight(value, blank)
+		if len(value) != 3 {
+			return errFlags
+		}
+		for i, bit := range []uint32{unix.S_ISUID, unix.S_ISGID, unix.S_ISVTX} {
+			switch value[i] {
+			case "sst"[i]:
+				b.flags |= bit
+			case '-':
+			default:
+				return errFlags
+			}
+		}
+	}
+	return nil
+}
+
+// put restores one file: owners, then ACLs, then the flags, which a change of owner clears.
+func (s *setter) put(f *file, b block) int {
+	status := statusDone
+	uid, gid := -1, -1
+	for _, o := range []struct {
+		name  string
+		group bool
+		now   uint32
+		to    *int
+	}{{b.owner, false, f.st.Uid, &uid}, {b.group, true, f.st.Gid, &gid}} {
+		if o.name == "" {
+			continue
+		}
+		p := &entryParser{s: s.session}
+		id, bad := p.id(o.name, o.group)
+		if bad != "" {
+			what := "owner"
+			if o.group {
+				what = "group"
+			}
+			status = s.complain(f.path, fmt.Errorf("no such %s: %s", what, o.name))
+		} else if id != o.now {
+			*o.to = int(id)
+		}
+	}
+	if (uid >= 0 || gid >= 0) && !s.test {
+		if err := f.chown(uid, gid); err != nil {
+			status = s.complain(f.path, fmt.Errorf("Cannot change owner/group: %s", reason(err))) //nolint:staticcheck // the program's words
+		}
+	}
+	changes := append([]change{{do: dropAll}, {do: dropAll, kind: acl.Default}}, b.entries...)
+	if s.change(f, changes) != statusDone {
+		return statusFailed
+	}
+	if s.test {
+		return status
+	}
+	if err := unix.Fstat(f.fd, &f.st); err != nil {
+		return s.complain(f.path, err)
+	}
+	if mode := f.st.Mode & 0o7777; mode&0o7000 != b.flags {
+		if err := f.chmod(mode&0o777 | b.flags); err != nil {
+			return s.complain(f.path, err)
+		}
+	}
+	return status
+}
