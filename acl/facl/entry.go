@@ -44,16 +44,12 @@ func (p *entryParser) skipBlanks() {
 	p.at = len(p.text) - len(strings.TrimLeft(p.rest(), blank))
 }
 
-// colon skips one colon with the blanks around it.
+// colon skips one colon with the blanks before it.
 func (p *entryParser) colon() {
-	at := p.at
-	p.skipBlanks()
-	if !strings.HasPrefix(p.rest(), ":") {
-		p.at = at
-		return
+	after, ok := strings.CutPrefix(strings.TrimLeft(p.rest(), blank), ":")
+	if ok {
+		p.at = len(p.text) - len(after)
 	}
-	p.at++
-	p.skipBlanks()
 }
 
 // keyword skips one of two spellings of a word, if it stands here and ends here, and a colon behind it.
@@ -95,7 +91,14 @@ func (p *entryParser) list() ([]change, error) {
 // entry reads one entry; what is behind it stays.
 func (p *entryParser) entry() (change, error) {
 	c := change{kind: acl.Access, do: setEntry}
-	if p.promote || p.keyword("default", "d") {
+	start := p.at
+	p.skipBlanks() // these may stand before "default" only
+	if p.promote || !p.keyword("default", "d") {
+		p.at = start
+	} else {
+		c.kind = acl.Default
+	}
+	if p.promote {
 		c.kind = acl.Default
 	}
 	var err error
@@ -125,6 +128,7 @@ func (p *entryParser) entry() (change, error) {
 // qualifier reads the name or number of a user or group, which may be missing, and the colon behind it.
 func (p *entryParser) qualifier(c *change, obj, named acl.Tag) error {
 	start := p.at
+	p.skipBlanks()
 	length := strings.IndexAny(p.rest(), ":,")
 	if length < 0 {
 		length = len(p.rest())
@@ -198,6 +202,7 @@ func parseID(token string) (id uint32, isNumber, ok bool) {
 
 // permissions reads one octal digit, perhaps after zeros, or letters of which none may be there twice, and any number of dashes.
 func (p *entryParser) permissions(c *change) error {
+	p.skipBlanks()
 	text := p.rest()
 	if text != "" && text[0] >= '0' && text[0] <= '7' {
 		for text[0] == '0' && len(text) > 1 && text[1] >= '0' && text[1] <= '7' {

@@ -146,5 +146,5 @@ func (s *session) input(path string) (r *lineReader, name string, done func(), e
 		return nil, "", nil, err
 	}
 	f := os.NewFile(uintptr(fd), path)
-	return newLineReader(f), "file " + quote(path, "\n\r"), func() { f.Close() }, nil
+	return newLineReader(f), path, func() { f.Close() }, nil
 }

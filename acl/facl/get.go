@@ -167,7 +167,7 @@ func (g *getter) print(f *file, acls pair) error {
 	if g.omitHeader && len(acls[acl.Access]) == 0 && len(acls[acl.Default]) == 0 {
 		return nil
 	}
-	if !g.omitHeader {
+	if !g.omitHeader || g.tabular {
 		fmt.Fprintf(g.out, "# file: %s\n", quote(g.shownPath(f.path), "\n\r"))
 	}
 	if g.tabular {
@@ -220,7 +220,10 @@ const overflowID = 65534
 
 // shownPath is the path for the header: relative, unless asked for as it is.
 func (g *getter) shownPath(path string) string {
-	if !g.absolute && strings.HasPrefix(path, "/") {
+	if g.absolute {
+		return path
+	}
+	if strings.HasPrefix(path, "/") {
 		if !g.absoluteWarned {
 			g.say("Removing leading '/' from absolute path names")
 			g.absoluteWarned = true

@@ -39,7 +39,7 @@ func (s *setter) restore(path string) error {
 			return nil
 		}
 		if err != nil {
-			s.say("%s in line %d of %s", reason(err), in.n, name)
+			s.say("%s: %s in line %d", name, reason(err), in.n)
 			s.status = statusFailed
 			return nil
 		}

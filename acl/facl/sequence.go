@@ -149,8 +149,7 @@ func withMask(a acl.ACL, given bool, rule maskRule) acl.ACL {
 	if given && rule != maskAlways || !has && !needs {
 		return a
 	}
-	if !has {
-		group, _ := find(a, acl.GroupObj)
+	if group, ok := find(a, acl.GroupObj); ok && !has {
 		a = append(a, acl.Entry{Tag: acl.Mask, Perm: group})
 	}
 	if rule == maskNever {

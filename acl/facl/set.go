@@ -186,6 +186,9 @@ func (s *setter) fromFile(w word) error {
 			entries, err = s.parser(w, line).line(entries)
 		}
 		if err != nil {
+			if w.value != "-" {
+				name = "file " + name
+			}
 			s.say("%s in line %d of %s", reason(err), in.n, name)
 			return errReported
 		}
@@ -285,6 +288,9 @@ func (s *setter) change(f *file, changes []change) int {
 			continue
 		}
 		if k == acl.Default && !f.is(modeDir) {
+			if s.walk.recursive { // -R with default entries is for the directories
+				continue
+			}
 			return s.complain(f.path, errNoDirectory)
 		}
 		if err := f.write(k, now[k]); err != nil {
