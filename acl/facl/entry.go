@@ -90,26 +90,26 @@ func (p *entryParser) list() ([]change, error) {
 
 // entry reads one entry; what is behind it stays.
 func (p *entryParser) entry() (change, error) {
-	c := change{kind: acl.Access, do: setEntry}
+	c := change{Kind: acl.Access, Do: setEntry}
 	start := p.at
 	p.skipBlanks() // these may stand before "default" only
 	if p.promote || !p.keyword("default", "d") {
 		p.at = start
 	} else {
-		c.kind = acl.Default
+		c.Kind = acl.Default
 	}
 	if p.promote {
-		c.kind = acl.Default
+		c.Kind = acl.Default
 	}
 	var err error
 	switch {
 	case p.keyword("group", "g"):
 		err = p.qualifier(&c, acl.GroupObj, acl.Group)
 	case p.keyword("mask", "m"):
-		c.entry.Tag = acl.Mask
+		c.Entry.Tag = acl.Mask
 		p.colon()
 	case p.keyword("other", "o"):
-		c.entry.Tag = acl.Other
+		c.Entry.Tag = acl.Other
 		p.colon()
 	default:
 		p.keyword("user", "u")
@@ -119,7 +119,7 @@ func (p *entryParser) entry() (change, error) {
 		return change{}, err
 	}
 	if p.remove {
-		c.do = dropEntry
+		c.Do = dropEntry
 		return c, nil
 	}
 	return c, p.permissions(&c)
@@ -129,22 +129,24 @@ func (p *entryParser) entry() (change, error) {
 func (p *entryParser) qualifier(c *change, obj, named acl.Tag) error {
 	start := p.at
 	p.skipBlanks()
-	length := strings.IndexAny(p.rest(), ":,")
+	length := strings.IndexAny(p.rest(), ":,\r\n")
 	if length < 0 {
 		length = len(p.rest())
 	}
 	token := strings.TrimRight(p.rest()[:length], blank)
-	p.at += len(token)
-	c.entry.Tag = obj
+	p.at += length
+	if p.at < len(p.text) && p.text[p.at] != ',' {
+		p.at++
+	}
+	c.Entry.Tag = obj
 	if token != "" {
-		c.entry.Tag = named
+		c.Entry.Tag = named
 		id, err := p.id(unquote(token), named == acl.Group)
 		if err != "" {
 			return p.bad(start, "%s", strings.TrimSpace(err))
 		}
-		c.entry.ID = id
+		c.Entry.ID = id
 	}
-	p.colon()
 	return nil
 }
 
@@ -208,7 +210,7 @@ func (p *entryParser) permissions(c *change) error {
 		for text[0] == '0' && len(text) > 1 && text[1] >= '0' && text[1] <= '7' {
 			text, p.at = text[1:], p.at+1
 		}
-		c.entry.Perm = uint16(text[0] - '0')
+		c.Entry.Perm = uint16(text[0] - '0')
 		p.at++
 		return nil
 	}
@@ -223,10 +225,10 @@ func (p *entryParser) permissions(c *change) error {
 		case 'x':
 			bit = acl.PermExecute
 		case 'X':
-			if c.ifExecutable {
+			if c.IfExecutable {
 				return p.bad(p.at, "")
 			}
-			c.ifExecutable = true
+			c.IfExecutable = true
 			continue
 		case '-':
 			continue
@@ -236,10 +238,10 @@ func (p *entryParser) permissions(c *change) error {
 			}
 			return nil
 		}
-		if c.entry.Perm&bit != 0 {
+		if c.Entry.Perm&bit != 0 {
 			return p.bad(p.at, "")
 		}
-		c.entry.Perm |= bit
+		c.Entry.Perm |= bit
 	}
 	if p.at == start {
 		return p.bad(p.at, "")

@@ -11,7 +11,7 @@ func pick(r *rand.Rand, words ...string) string { return words[r.IntN(len(words)
 
 // entryText makes one entry, mostly a right one. perms says whether it has permissions.
 func entryText(r *rand.Rand, perms bool) string {
-	s := pick(r, "", "", "", "d:", "default:", "d: ")
+	s := pick(r, "", "", "", "", "", "d:", "default:", pick(r, "", "", "d: "))
 	switch r.IntN(12) {
 	case 0, 1, 2, 3:
 		s += pick(r, "u:", "user:", "u :", "u: ") + pick(r, "", "0", "1", "5", "root", "daemon", "4242", "07", "0x10", `ro\157t`, "4294967294", "+5", "010", "65534")
@@ -59,11 +59,14 @@ func aclText(r *rand.Rand, perms bool, sep string) string {
 	if perms && r.IntN(4) == 0 {
 		parts = append(parts, "u::"+pick(r, "rwx", "r"), "g::"+pick(r, "rwx", "r-X"), "o::"+pick(r, "-", "7"))
 	}
-	for range r.IntN(4) {
+	for range r.IntN(3) + r.IntN(30)/29 {
+		parts = append(parts, entryText(r, perms))
+	}
+	if len(parts) == 0 {
 		parts = append(parts, entryText(r, perms))
 	}
 	s := strings.Join(parts, sep)
-	if r.IntN(10) == 0 {
+	if r.IntN(15) == 0 {
 		s = mutate(r, s)
 	}
 	return s
@@ -113,7 +116,8 @@ func hasNegative(t string) bool {
 func fileWords(r *rand.Rand) []string {
 	var files []string
 	for range 1 + r.IntN(3) {
-		files = append(files, pick(r, "f", "f", "d", "d", "e", "d/sub", "d/", "./d", "d//sub", "lf", "ld", "dang", "nosuch", "a b", `b\s`, "-", ".", "d/sub/g", "f/x", ""))
+		files = append(files, pick(r, "f", "f", "d", "d", "e", "d/sub", "d/", "./d", "d//sub", "lf", "ld", "a b", `b\s`, "-", ".", "d/sub/g",
+			pick(r, "f", "e", "dang", "nosuch", "f/x", "")))
 	}
 	return files
 }
@@ -126,7 +130,7 @@ func generateGet(r *rand.Rand, c *testCase, dir string) {
 	c.tool = "getfacl"
 	for range r.IntN(4) {
 		c.args = append(c.args, pick(r, "-a", "-d", "-c", "-e", "-E", "-s", "-R", "-L", "-P", "-n", "-p", "-t", "-ce", "-cd", "-Rn", "-ad", "--omit-header",
-			"--all", "--rec", "--num", "--tab", "--phys", "--one-file-system", "-z", "--a", "--bogus", "--access=1"))
+			"--all", "--rec", "--num", "--tab", "--phys", "--one-file-system", pick(r, "-e", "-a", "-z", "--a", "--bogus", "--access=1")))
 	}
 	c.args = append(c.args, fileWords(r)...)
 	if r.IntN(10) == 0 {
@@ -154,7 +158,8 @@ func generateSet(r *rand.Rand, c *testCase) {
 			}
 			c.args = append(c.args, opt, pick(r, file, file, file, file, file, "nosuch"))
 		default:
-			c.args = append(c.args, pick(r, "-b", "-k", "-n", "-d", "--mask", "-R", "-L", "-P", "--test", "--test", "-bk", "--no-mask", "--rem", "--def", "--remove-a", "-z", "--remove-default"))
+			c.args = append(c.args, pick(r, "-b", "-k", "-n", "-d", "--mask", "-R", "-L", "-P", "--test", "--test", "-bk", "--no-mask",
+				pick(r, "-R", "--rec", "--def", "--remove-a", "--remove-default", "--log", pick(r, "--rem", "-z", "--"))))
 		}
 		if r.IntN(12) == 0 {
 			c.args = append(c.args, fileWords(r)...)
@@ -179,7 +184,7 @@ func generateRestore(r *rand.Rand, c *testCase, dir string) {
 		case 0: // permissions change
 			lines[k] = strings.Replace(lines[k], ":r", ":-", 1)
 		case 1:
-			if !strings.HasPrefix(lines[k], "# file") && len(lines) > 3 {
+			if !strings.HasPrefix(lines[k], "# file") && lines[k] != "\n" && len(lines) > 3 {
 				lines[k] = ""
 			}
 		case 2:

@@ -86,8 +86,13 @@ func Get(args []string, e IO) int {
 		g.access, g.def = true, true
 	}
 	status := statusDone
-	for _, path := range files {
-		status = max(status, g.each(path, func(path string) int { return g.tree(path, g.visit) }))
+	for _, argument := range files {
+		status = max(status, g.each(argument, func(path string) int {
+			if path == "" && argument == "-" { // a blank line
+				return statusDone
+			}
+			return g.tree(path, g.visit)
+		}))
 	}
 	if err := g.out.Flush(); err != nil {
 		g.say("%s", reason(err))
@@ -164,11 +169,11 @@ func (g *getter) complain(path string, err error) int {
 
 // print writes the header and the ACLs of a file.
 func (g *getter) print(f *file, acls pair) error {
-	if g.omitHeader && len(acls[acl.Access]) == 0 && len(acls[acl.Default]) == 0 {
-		return nil
-	}
 	if !g.omitHeader || g.tabular {
 		fmt.Fprintf(g.out, "# file: %s\n", quote(g.shownPath(f.path), "\n\r"))
+	}
+	if g.omitHeader && len(acls[acl.Access]) == 0 && len(acls[acl.Default]) == 0 {
+		return nil
 	}
 	if g.tabular {
 		g.table(f, acls)

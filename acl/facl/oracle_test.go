@@ -203,6 +203,7 @@ func (c testCase) compare(a, b side) string {
 
 type sweepArgs struct {
 	Dir  string
+	Path string // $PATH
 	Seed uint64
 	N    int
 }
@@ -223,6 +224,9 @@ var sweep = userns.Half[sweepArgs, sweepResult]{Name: "facl-sweep", Func: func(_
 		if err := build(s.dir); err != nil {
 			return res, err
 		}
+	}
+	if err := os.Setenv("PATH", a.Path); err != nil { // a half's environment is empty
+		return res, err
 	}
 	accounts, err := idshift.LoadAccounts(idshift.Sources{})
 	if err != nil {
@@ -280,7 +284,7 @@ func runSweep(t *testing.T, e *userns.Env, seed uint64, n int) {
 		}
 	}
 	start := time.Now()
-	res, err := sweep.Run(context.Background(), e, sweepArgs{dir, seed, n}, nil)
+	res, err := sweep.Run(context.Background(), e, sweepArgs{dir, os.Getenv("PATH"), seed, n}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,6 +332,7 @@ func TestSoakOracle(t *testing.T) {
 	if os.Getenv("SOAK") == "" {
 		t.Skip("user tier: set SOAK=1 for 24,000 command lines")
 	}
-	t.Run("outside", func(t *testing.T) { runSweep(t, &userns.Env{Direct: true}, 7, 12000) })
-	t.Run("inside", func(t *testing.T) { runSweep(t, namespace(t), 8, 12000) })
+	seed := uint64(time.Now().UnixNano())
+	t.Run("outside", func(t *testing.T) { runSweep(t, &userns.Env{Direct: true}, seed, 12000) })
+	t.Run("inside", func(t *testing.T) { runSweep(t, namespace(t), seed+1, 12000) })
 }

@@ -14,11 +14,11 @@ const modeDir = unix.S_IFDIR
 
 // block is what a backup holds about one file.
 type block struct {
-	path         string
-	named        bool
-	owner, group string // empty: not told
-	flags        uint32 // setuid, setgid, sticky as mode bits
-	entries      []change
+	Path         string
+	Named        bool
+	Owner, Group string // names or numbers, as the text has them; empty: not told
+	Flags        uint32 // setuid, setgid, sticky as mode bits
+	Entries      []change
 }
 
 // errFlags says that a flags comment is not like "-s-".
@@ -43,7 +43,7 @@ func (s *setter) restore(path string) error {
 			s.status = statusFailed
 			return nil
 		}
-		s.status = max(s.status, s.node(s.dirfd(), b.path, b.path, nil, func(path string, f *file, err error) int {
+		s.status = max(s.status, s.node(s.dirfd(), b.Path, b.Path, nil, func(path string, f *file, err error) int {
 			if err != nil {
 				return s.complain(path, err)
 			}
@@ -58,7 +58,7 @@ func (s *setter) block(in *lineReader) (block, error) {
 	var b block
 	for {
 		line, err := in.next()
-		if errors.Is(err, io.EOF) && b.named {
+		if errors.Is(err, io.EOF) && b.Named {
 			return b, nil
 		}
 		if err != nil {
@@ -66,21 +66,21 @@ func (s *setter) block(in *lineReader) (block, error) {
 		}
 		text := strings.TrimLeft(line, blank)
 		switch {
-		case text == "" && b.named:
+		case text == "" && b.Named:
 			return b, nil
 		case text == "":
 		case text[0] != '#':
-			if !b.named {
+			if !b.Named {
 				return b, errors.New("an entry before any file comment")
 			}
 			p := &entryParser{s: s.session, text: line}
-			if b.entries, err = p.line(b.entries); err != nil {
+			if b.Entries, err = p.line(b.Entries); err != nil {
 				return b, err
 			}
-		case len(b.entries) > 0 && isComment(text, "file:"):
+		case len(b.Entries) > 0 && isComment(text, "file:"):
 			in.unread(line)
 			return b, nil
-		case len(b.entries) == 0:
+		case len(b.Entries) == 0:
 			if err := b.comment(text); err != nil {
 				return b, err
 			}
@@ -100,11 +100,11 @@ func (b *block) comment(line string) error {
 	value = strings.TrimLeft(value, blank)
 	switch key {
 	case "file":
-		b.path, b.named = unquote(value), true
+		b.Path, b.Named = unquote(value), true
 	case "owner":
-		b.owner = unquote(strings.TrimRight(value, blank))
+		b.Owner = unquote(strings.TrimRight(value, blank))
 	case "group":
-		b.group = unquote(strings.TrimRight(value, blank))
+		b.Group = unquote(strings.TrimRight(value, blank))
 	case "flags":
 		value = strings.TrimRight(value, blank)
 		if len(value) != 3 {
@@ -113,7 +113,7 @@ func (b *block) comment(line string) error {
 		for i, bit := range []uint32{unix.S_ISUID, unix.S_ISGID, unix.S_ISVTX} {
 			switch value[i] {
 			case "sst"[i]:
-				b.flags |= bit
+				b.Flags |= bit
 			case '-':
 			default:
 				return errFlags
@@ -132,7 +132,7 @@ func (s *setter) put(f *file, b block) int {
 		group bool
 		now   uint32
 		to    *int
-	}{{b.owner, false, f.st.Uid, &uid}, {b.group, true, f.st.Gid, &gid}} {
+	}{{b.Owner, false, f.st.Uid, &uid}, {b.Group, true, f.st.Gid, &gid}} {
 		if o.name == "" {
 			continue
 		}
@@ -153,7 +153,7 @@ func (s *setter) put(f *file, b block) int {
 			status = s.complain(f.path, fmt.Errorf("Cannot change owner/group: %s", reason(err))) //nolint:staticcheck // the program's words
 		}
 	}
-	changes := append([]change{{do: dropAll}, {do: dropAll, kind: acl.Default}}, b.entries...)
+	changes := append([]change{{Do: dropAll}, {Do: dropAll, Kind: acl.Default}}, b.Entries...)
 	if s.change(f, changes) != statusDone {
 		return statusFailed
 	}
@@ -163,8 +163,8 @@ func (s *setter) put(f *file, b block) int {
 	if err := unix.Fstat(f.fd, &f.st); err != nil {
 		return s.complain(f.path, err)
 	}
-	if mode := f.st.Mode & 0o7777; mode&0o7000 != b.flags {
-		if err := f.chmod(mode&0o777 | b.flags); err != nil {
+	if mode := f.st.Mode & 0o7777; mode&0o7000 != b.Flags {
+		if err := f.chmod(mode&0o777 | b.Flags); err != nil {
 			return s.complain(f.path, err)
 		}
 	}

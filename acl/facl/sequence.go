@@ -19,10 +19,10 @@ const (
 
 // change is one operation on one of the two ACLs of a file. Ids are those of the process.
 type change struct {
-	do           verb
-	kind         acl.Kind
-	entry        acl.Entry // setEntry and dropEntry
-	ifExecutable bool      // setEntry: X, execute too for a directory or where somebody may execute
+	Do           verb
+	Kind         acl.Kind
+	Entry        acl.Entry // setEntry and dropEntry
+	IfExecutable bool      // setEntry: X, execute too for a directory or where somebody may execute
 }
 
 // maskRule says when masks are calculated.
@@ -54,11 +54,11 @@ func apply(changes []change, old pair, directory bool, rule maskRule) (pair, err
 	now := pair{slices.Clone(old[acl.Access]), slices.Clone(old[acl.Default])}
 	var touched, masked [2]bool
 	for _, c := range changes {
-		a := &now[c.kind]
-		touched[c.kind] = true
-		switch c.do {
+		a := &now[c.Kind]
+		touched[c.Kind] = true
+		switch c.Do {
 		case setEntry, dropEntry:
-			masked[c.kind] = masked[c.kind] || c.entry.Tag == acl.Mask
+			masked[c.Kind] = masked[c.Kind] || c.Entry.Tag == acl.Mask
 			*a = c.one(*a, directory)
 		case dropExtended:
 			*a = base(*a)
@@ -81,15 +81,15 @@ func apply(changes []change, old pair, directory bool, rule maskRule) (pair, err
 
 // one adds, replaces or removes a single entry.
 func (c change) one(a acl.ACL, directory bool) acl.ACL {
-	i := slices.IndexFunc(a, func(e acl.Entry) bool { return e.Tag == c.entry.Tag && e.ID == c.entry.ID })
-	if c.do == dropEntry {
+	i := slices.IndexFunc(a, func(e acl.Entry) bool { return e.Tag == c.Entry.Tag && e.ID == c.Entry.ID })
+	if c.Do == dropEntry {
 		if i >= 0 {
 			a = slices.Delete(a, i, i+1)
 		}
 		return a
 	}
-	e := c.entry
-	if c.ifExecutable && (directory || slices.ContainsFunc(a, func(e acl.Entry) bool { return e.Perm&acl.PermExecute != 0 })) {
+	e := c.Entry
+	if c.IfExecutable && (directory || slices.ContainsFunc(a, func(e acl.Entry) bool { return e.Perm&acl.PermExecute != 0 })) {
 		e.Perm |= acl.PermExecute
 	}
 	if i < 0 {

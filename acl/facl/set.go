@@ -91,9 +91,9 @@ func (s *setter) option(w word) error {
 	}
 	switch w.opt.long {
 	case "remove-all":
-		s.changes = append(s.changes, change{do: dropExtended}, change{do: dropAll, kind: acl.Default})
+		s.changes = append(s.changes, change{Do: dropExtended}, change{Do: dropAll, Kind: acl.Default})
 	case "remove-default":
-		s.changes = append(s.changes, change{do: dropAll, kind: acl.Default})
+		s.changes = append(s.changes, change{Do: dropAll, Kind: acl.Default})
 	case "modify", "remove", "set":
 		return s.fromText(w)
 	case "modify-file", "remove-file", "set-file":
@@ -136,8 +136,8 @@ func (s *setter) add(w word, entries []change) {
 	if strings.HasPrefix(w.opt.long, "set") {
 		for _, kind := range []acl.Kind{acl.Access, acl.Default} {
 			for _, c := range entries {
-				if c.kind == kind {
-					s.changes = append(s.changes, change{do: dropAll, kind: kind})
+				if c.Kind == kind {
+					s.changes = append(s.changes, change{Do: dropAll, Kind: kind})
 					break
 				}
 			}
@@ -278,6 +278,9 @@ func (s *setter) change(f *file, changes []change) int {
 	if err != nil {
 		return s.complain(f.path, err)
 	}
+	if s.walk.recursive && !f.is(modeDir) {
+		now[acl.Default] = nil // with -R default entries are for the directories
+	}
 	if s.test {
 		s.show(f, old, now)
 		return statusDone
@@ -288,9 +291,6 @@ func (s *setter) change(f *file, changes []change) int {
 			continue
 		}
 		if k == acl.Default && !f.is(modeDir) {
-			if s.walk.recursive { // -R with default entries is for the directories
-				continue
-			}
 			return s.complain(f.path, errNoDirectory)
 		}
 		if err := f.write(k, now[k]); err != nil {
