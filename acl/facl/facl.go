@@ -20,6 +20,8 @@ const (
 	statusDone   = 0
 	statusFailed = 1
 	statusUsage  = 2
+	// statusDenied is a visitor's, see there.
+	statusDenied = -1
 )
 
 // Names knows the accounts. The second result tells whether there is such an account.
@@ -55,20 +57,23 @@ type IO struct {
 	IDs     IDs // nil: texts have the ids of the process
 	// Inside gives the IDs for --inside. It is called at most once, and only where the command line has the option.
 	Inside func() (IDs, error)
-	// Tabs is false where comments are to be aligned to a column: on a terminal.
+	// Terminal aligns comments to a column, as getfacl does where it writes to a terminal.
 	Terminal bool
-	// Denied, when not nil, is called once for everything that the process has no right to, in the order of the command
-	// line, with the names of files and the operations as the arguments of a call that does only that. It returns the
-	// status of that call.
-	Denied func(args []string, recursive bool) (int, bool)
+	// Denied, when not nil, is called for what the process has no right to: name in the directory at or, where at is nil,
+	// the path itself, relative to Dir. It returns the exit status of whoever has done the job; false if nobody could.
+	Denied func(at *os.File, name string, j Job) (int, bool)
 }
 
 // session is one call.
 type session struct {
 	IO
-	ids   IDs
-	walk  walkMode
-	lines *lineReader // of Stdin, made when first needed and shared by all options that read it
+	ids    IDs
+	walk   walkMode
+	listed bool        // of a job: the top has been dealt with
+	lines  *lineReader // of Stdin, made when first needed and shared by all options that read it
+	job    func() Job  // what is to be done about a file, for Denied
+	// restoring is the part of a backup that is being worked on.
+	restoring *block
 }
 
 func newSession(e IO) *session {

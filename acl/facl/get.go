@@ -85,6 +85,7 @@ func Get(args []string, e IO) int {
 	if !g.access && !g.def {
 		g.access, g.def = true, true
 	}
+	g.job = g.makeJob
 	status := statusDone
 	for _, argument := range files {
 		status = max(status, g.each(argument, func(path string) int {
@@ -136,6 +137,13 @@ func (g *getter) option(o *option) error {
 		return errHelp
 	}
 	return nil
+}
+
+// makeJob is Get for one file. What has been printed so far comes before what the job prints.
+func (g *getter) makeJob() Job {
+	_ = g.out.Flush() // an error stays, and the last Flush returns it
+	return Job{Get: &getJob{Access: g.access, Default: g.def, OmitHeader: g.omitHeader, SkipBase: g.skipBase, Tabular: g.tabular,
+		Numeric: g.numeric, Absolute: g.absolute, Effective: g.effective}}
 }
 
 // visit prints the ACLs of one inode.

@@ -144,3 +144,9 @@ func usageText(options []option) string {
 	}
 	return b.String()
 }
+
+// SetHelp describes Set's options, one a line.
+func SetHelp() string { return usageText(setOptions()) }
+
+// GetHelp describes Get's options, one a line.
+func GetHelp() string { return usageText(getOptions()) }

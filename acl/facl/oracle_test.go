@@ -145,7 +145,9 @@ type testCase struct {
 	files map[string]string
 }
 
-func (c testCase) String() string { return fmt.Sprintf("%s %q <%q, files %q", c.tool, c.args, c.stdin, c.files) }
+func (c testCase) String() string {
+	return fmt.Sprintf("%s %q <%q, files %q", c.tool, c.args, c.stdin, c.files)
+}
 
 // oracle runs the acl package's program.
 func (c testCase) oracle(s *side) error {

@@ -32,6 +32,8 @@ func (s *setter) restore(path string) error {
 		return errReported
 	}
 	defer done()
+	defer func(walk walkMode) { s.walk = walk }(s.walk)
+	s.walk.recursive = false // a backup names every file
 	in.n = 0
 	for {
 		b, err := s.block(in)
@@ -43,12 +45,14 @@ func (s *setter) restore(path string) error {
 			s.status = statusFailed
 			return nil
 		}
+		s.restoring = &b
 		s.status = max(s.status, s.node(s.dirfd(), b.Path, b.Path, nil, func(path string, f *file, err error) int {
 			if err != nil {
 				return s.complain(path, err)
 			}
 			return s.put(f, b)
 		}))
+		s.restoring = nil
 	}
 }
 
@@ -150,12 +154,15 @@ func (s *setter) put(f *file, b block) int {
 	}
 	if (uid >= 0 || gid >= 0) && !s.test {
 		if err := f.chown(uid, gid); err != nil {
+			if s.denied(err) {
+				return statusDenied
+			}
 			status = s.complain(f.path, fmt.Errorf("Cannot change owner/group: %s", reason(err))) //nolint:staticcheck // the program's words
 		}
 	}
 	changes := append([]change{{Do: dropAll}, {Do: dropAll, Kind: acl.Default}}, b.Entries...)
-	if s.change(f, changes) != statusDone {
-		return statusFailed
+	if changed := s.change(f, changes); changed != statusDone {
+		return changed
 	}
 	if s.test {
 		return status

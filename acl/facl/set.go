@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/nsferry/nsferry/acl"
@@ -57,6 +58,7 @@ var (
 // are worked off in their order; an option behind a file begins a new list of operations.
 func Set(args []string, e IO) int {
 	s := &setter{session: newSession(e)}
+	s.job = func() Job { return Job{Set: &setJob{slices.Clone(s.changes), s.rule, s.test}} }
 	sc := &scanner{options: setOptions(), args: args}
 	for {
 		w, ok, err := sc.next()
@@ -294,6 +296,9 @@ func (s *setter) change(f *file, changes []change) int {
 			return s.complain(f.path, errNoDirectory)
 		}
 		if err := f.write(k, now[k]); err != nil {
+			if s.denied(err) {
+				return statusDenied
+			}
 			return s.complain(f.path, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ type walkMode struct {
 type inode struct{ dev, ino uint64 }
 
 // visitor is called for every inode that a walk comes to, and returns a status; with an error instead of a file where
-// there is none to be had.
+// there is none to be had. It returns statusDenied, and has said and changed nothing, for what another process is to do.
 type visitor func(path string, f *file, err error) int
 
 // tree walks from the argument path and returns the worst status.
@@ -41,7 +42,7 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 	top := above == nil
 	f, link, err := s.open(at, name, path, top)
 	if err != nil {
-		return visit(path, nil, err)
+		return s.handOver(at, name, path, false, err, visit)
 	}
 	if f == nil {
 		return statusDone
@@ -51,7 +52,12 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 	if !top && s.walk.oneFS && f.is(unix.S_IFDIR) && above[0].dev != me.dev {
 		return statusDone
 	}
-	status := visit(path, f, nil)
+	status := statusDone
+	if !top || !s.listed {
+		if status = visit(path, f, nil); status == statusDenied {
+			return s.handOver(at, name, path, false, nil, visit)
+		}
+	}
 	if !s.walk.recursive || !f.is(unix.S_IFDIR) || link && s.walk.links != allLinks {
 		return status
 	}
@@ -60,7 +66,39 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 			return status
 		}
 	}
-	return max(status, s.entries(f, append(above, me), visit))
+	fd, err := openat(f.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return max(status, s.handOver(at, name, path, true, &os.PathError{Op: "openat", Path: path, Err: err}, visit))
+	}
+	d := os.NewFile(uintptr(fd), path)
+	defer d.Close()
+	return max(status, s.entries(d, append(above, me), visit))
+}
+
+// handOver lets Denied do what is left about name: all, or, if it is listed, what is below it. err is why this process
+// cannot; without one it is the visitor that wants to be spared. What Denied cannot do either is visited with the error.
+func (s *session) handOver(at int, name, path string, listed bool, err error, visit visitor) int {
+	if err != nil && !s.denied(err) {
+		return visit(path, nil, err)
+	}
+	j := s.job()
+	j.Path, j.Listed, j.Recursive, j.OneFS = path, listed, s.walk.recursive, s.walk.oneFS
+	j.Restore = s.restoring
+	var dir *os.File
+	if at != s.dirfd() {
+		if fd, derr := unix.FcntlInt(uintptr(at), unix.F_DUPFD_CLOEXEC, 0); derr == nil {
+			dir = os.NewFile(uintptr(fd), filepath.Dir(path))
+			defer dir.Close()
+		}
+	}
+	status, ok := s.Denied(dir, name, j)
+	if ok {
+		return status
+	}
+	if err == nil {
+		err = unix.EPERM
+	}
+	return visit(path, nil, err)
 }
 
 // open opens name without following a symlink that is not to be followed; such a one gives no file. link tells that it
@@ -84,24 +122,18 @@ func (s *session) open(at int, name, path string, top bool) (f *file, link bool,
 }
 
 // entries walks the entries of a directory in the order that the filesystem gives them, as the programs do.
-func (s *session) entries(dir *file, above []inode, visit visitor) int {
-	fd, err := openat(dir.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return visit(dir.path, nil, &os.PathError{Op: "openat", Path: dir.path, Err: err})
-	}
-	d := os.NewFile(uintptr(fd), dir.path)
-	defer d.Close()
+func (s *session) entries(d *os.File, above []inode, visit visitor) int {
 	status := statusDone
 	for {
 		names, err := d.Readdirnames(256)
 		for _, name := range names {
-			status = max(status, s.node(fd, name, dir.path+"/"+name, above, visit))
+			status = max(status, s.node(int(d.Fd()), name, d.Name()+"/"+name, above, visit))
 		}
 		switch {
 		case errors.Is(err, io.EOF):
 			return status
 		case err != nil:
-			return max(status, visit(dir.path, nil, err))
+			return max(status, visit(d.Name(), nil, err))
 		}
 	}
 }
