@@ -3,6 +3,7 @@ package ferry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -57,11 +58,11 @@ func (o FACL) run(ctx context.Context, command func([]string, facl.IO) int, args
 			return 0, false // the caller has no sub-ids: what he was denied stays denied
 		}
 		status, err := o.enter(ctx, e, at, name, j, inside)
-		if err != nil {
+		var env *userns.EnvError
+		if errors.As(err, &env) || ctx.Err() != nil {
 			failed = fmt.Errorf("%s: %w", j.Path, err)
-			return 0, false
 		}
-		return status, true
+		return status, err == nil // inner root may be denied the same
 	}
 	return command(args, o.IO), failed
 }

@@ -270,4 +270,4 @@ func (g *getter) list(a acl.ACL, prefix string) {
 }
 
 // effectiveColumn is where comments stand on a terminal.
-const effectiveColumn = 40
+const effectiveColumn = 32

@@ -37,10 +37,19 @@ type getJob struct {
 	Effective                     effective
 }
 
-// errUnmapped says that an id in a text has no counterpart where the ACL would be set.
-type errUnmapped uint32
+// unmappedError is an id that does not exist for the process that may do a job.
+type unmappedError struct {
+	group bool
+	id    uint32
+}
 
-func (e errUnmapped) Error() string { return fmt.Sprintf("id %d is not in the map", uint32(e)) }
+func (e *unmappedError) Error() string {
+	kind := "uid"
+	if e.group {
+		kind = "gid"
+	}
+	return fmt.Sprintf("operation not permitted, and where it would be, %s %d is not in the map", kind, e.id)
+}
 
 // Do does a job on name in the directory at, and returns its exit status. here gives the ids of this process for those of
 // the one that made the job; e.IDs, if not nil, translates between this process and texts. A name that is a symlink is an
@@ -96,7 +105,7 @@ func translate(changes []change, here func(group bool, id uint32) (uint32, bool)
 		}
 		id, ok := here(e.Tag == acl.Group, e.ID)
 		if !ok {
-			return errUnmapped(e.ID)
+			return &unmappedError{e.Tag == acl.Group, e.ID}
 		}
 		e.ID = id
 	}

@@ -148,7 +148,7 @@ func (s *setter) put(f *file, b block) int {
 				what = "group"
 			}
 			status = s.complain(f.path, fmt.Errorf("no such %s: %s", what, o.name))
-		} else if id != o.now {
+		} else if id != o.now && !s.overflowed(o.group, id, o.now) {
 			*o.to = int(id)
 		}
 	}
@@ -176,4 +176,12 @@ func (s *setter) put(f *file, b block) int {
 		}
 	}
 	return status
+}
+
+// overflowed tells whether a backup's owner only stands for one that its text could not name, and that the file still has:
+// then it stays.
+func (s *setter) overflowed(group bool, id, now uint32) bool {
+	nobody, ok := s.ids.ToProcess(group, overflowID)
+	_, named := s.ids.ToText(group, now)
+	return ok && id == nobody && !named
 }
