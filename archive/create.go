@@ -122,7 +122,7 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 			return err
 		}
 		if e.Mount && !c.o.CrossMounts {
-			return tree.SkipDir
+			return tree.ErrSkipDir
 		}
 		return nil
 	})

@@ -46,7 +46,7 @@ func newScanner(root *tree.Root, o ScanOptions, sum *Summary) *scanner {
 // on to find them all, and the caller asks misfit at the end.
 func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	if e.Path != "." && s.Exclude.match(e.Path) {
-		return nil, tree.SkipDir
+		return nil, tree.ErrSkipDir
 	}
 	typ, keep, err := s.classify(e)
 	if err != nil || !keep {

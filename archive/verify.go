@@ -68,11 +68,9 @@ type verifier struct {
 	table *toc.Reader
 	sum   Summary
 
-	// The identity of the frame under way, and those complete but for the digest of the entry they end with.
-	id         *zframe.IdentityHash
-	frame      int
-	start      int64 // raw offset at which the frame begins
-	waiting    []*zframe.IdentityHash
+	id         *zframe.IdentityHash // of the frame under way
+	frame      int                  // its number
+	start      int64                // raw offset at which it begins
 	identities [][32]byte
 }
 

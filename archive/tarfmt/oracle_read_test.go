@@ -83,7 +83,7 @@ func compareArchive(t *testing.T, dir string, items []item, level int) {
 		it := items[i]
 		if it.Type == Link {
 			it.Link = strings.TrimPrefix(it.Link, "./")
-			if it.Link != "sub/plain" && it.Link != "zhard" || it.Size != 0 || it.data != nil && len(it.data) > 0 {
+			if it.Link != "sub/plain" && it.Link != "zhard" || it.Size != 0 || len(it.data) > 0 {
 				t.Errorf("hard link %q: %+v", rel, it)
 			}
 			continue
