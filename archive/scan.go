@@ -73,8 +73,7 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	if e.Stat.Nlink > 1 && typ != tarfmt.Dir {
 		key := hardLink{e.Device(), e.Stat.Ino}
 		if first, ok := s.links[key]; ok {
-			h.Type, h.Link, h.ModTime.Nsec = tarfmt.Link, "./"+first, 0
-			return h, nil
+			return asLink(h, first), nil
 		}
 		s.links[key] = e.Path
 	}
@@ -86,6 +85,21 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 		return nil, tree.SkipDir
 	}
 	return h, s.content(h, e)
+}
+
+// asLink makes h another name of the inode at first. Its metadata is only what fits into the ustar fields (FORMAT §1).
+func asLink(h *tarfmt.Header, first string) *tarfmt.Header {
+	const most, mostID = 0o77777777777, 0o7777777
+	h.Type, h.Link, h.ModTime.Nsec = tarfmt.Link, "./"+first, 0
+	if h.ModTime.Sec < 0 || h.ModTime.Sec > most {
+		h.ModTime.Sec = 0
+	}
+	for _, id := range []*uint32{&h.UID, &h.GID} {
+		if *id > mostID {
+			*id = 0
+		}
+	}
+	return h
 }
 
 // classify maps the inode's type and applies the policies for what tar or the target cannot hold.
