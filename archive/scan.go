@@ -1,9 +1,11 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
@@ -187,9 +189,9 @@ func (s *scanner) attributes(h *tarfmt.Header, e *tree.Entry) error {
 		var err error
 		switch x.Key {
 		case tree.XattrAccess:
-			h.ACL, err = s.aclText(x.Value)
+			h.ACL, err = s.aclText(h.Name, x.Value)
 		case tree.XattrDefault:
-			h.DefaultACL, err = s.aclText(x.Value)
+			h.DefaultACL, err = s.aclText(h.Name, x.Value)
 		case tree.XattrCapability:
 			if x.Value, err = s.IDs.capInside(x.Value); err == nil {
 				h.Xattrs = append(h.Xattrs, tarfmt.Xattr(x))
@@ -206,12 +208,21 @@ func (s *scanner) attributes(h *tarfmt.Header, e *tree.Entry) error {
 	return nil
 }
 
-func (s *scanner) aclText(value []byte) (string, error) {
-	a, err := s.IDs.aclInside(value)
+// aclText returns the text of an ACL attribute of the inode at path, "" when some of its ids have no place.
+func (s *scanner) aclText(path string, value []byte) (string, error) {
+	a, err := acl.Decode(value)
 	if err != nil {
 		return "", err
 	}
-	return a.Text(), nil
+	inside, shift, err := s.IDs.aclInside(a)
+	var unmapped *idshift.UnmappedError
+	if errors.As(err, &unmapped) {
+		return "", s.bad.noteACL(path, a, shift)
+	}
+	if err != nil {
+		return "", err
+	}
+	return inside.Text(), nil
 }
 
 // content fills in what depends on the type: size and hole map, link target, device numbers.
