@@ -260,7 +260,7 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 
 func aclOf(h *tarfmt.Header, key, text string) (acl.ACL, error) {
 	if text != "" {
-		return acl.Parse(text, nil)
+		return acl.Parse(text, debianNames{})
 	}
 	for _, a := range h.Xattrs {
 		if a.Key == key {

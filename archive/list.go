@@ -28,25 +28,61 @@ func List(ctx context.Context, in *os.File, workers int, fn func(listing.Node) e
 	if err != nil {
 		return err
 	}
+	return listTable(ctx, f, fn)
+}
+
+// listTable lists a table of contents. It is parsed in one goroutine while fn is called in this one.
+func listTable(ctx context.Context, f *zframe.File, fn func(listing.Node) error) error {
 	r, err := toc.Open(f)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	var e toc.Entry
-	for err = r.Next(&e); err == nil; err = r.Next(&e) {
-		n, nerr := node(&e)
-		if nerr == nil {
-			nerr = fn(n)
-		}
-		if err := errors.Join(nerr, ctx.Err()); err != nil {
-			return err
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batches := make(chan []toc.Entry, 4)
+	var failed error
+	go func() {
+		defer close(batches)
+		failed = errors.Join(readBatches(ctx, r, batches), r.Close())
+	}()
+	for entries := range batches {
+		for i := range entries {
+			n, err := node(&entries[i])
+			if err == nil {
+				err = fn(n)
+			}
+			if err != nil {
+				cancel()
+				for range batches { // wait for the reader's end
+				}
+				return err
+			}
 		}
 	}
-	if errors.Is(err, io.EOF) {
-		return nil
+	return failed
+}
+
+// readBatches sends all entries of r.
+func readBatches(ctx context.Context, r *toc.Reader, batches chan<- []toc.Entry) error {
+	const size = 512
+	for end := false; !end; {
+		batch := make([]toc.Entry, 0, size)
+		for len(batch) < size && !end {
+			batch = batch[:len(batch)+1]
+			err := r.Next(&batch[len(batch)-1])
+			if errors.Is(err, io.EOF) {
+				batch, end = batch[:len(batch)-1], true
+			} else if err != nil {
+				return err
+			}
+		}
+		select {
+		case batches <- batch:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return err
+	return nil
 }
 
 // openFramed opens the tail of an archive; what is no regular file has none that could be read.
@@ -185,7 +221,7 @@ func node(e *toc.Entry) (listing.Node, error) {
 		if t.text == "" {
 			continue
 		}
-		a, err := acl.Parse(t.text, nil)
+		a, err := acl.Parse(t.text, debianNames{})
 		if err != nil {
 			return n, fmt.Errorf("%s: %w", e.Name, err)
 		}

@@ -82,9 +82,13 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	if err := s.attributes(h, e); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)
 	}
-	if isPlaceholder(h.Xattrs) {
-		s.sum.skip("placeholder of a mount")
-		return nil, tree.SkipDir
+	if i := markOf(h.Xattrs); i >= 0 {
+		empty, err := e.Empty()
+		if err != nil || empty {
+			s.sum.skip("placeholder of a mount")
+			return nil, err
+		}
+		h.Xattrs = slices.Delete(h.Xattrs, i, i+1) // somebody has filled it since: it is part of the tree
 	}
 	return h, s.content(h, e)
 }
@@ -262,7 +266,7 @@ func (s *scanner) segments(e *tree.Entry) ([]tarfmt.Segment, error) {
 // misfit is the error that names all ids without a place, or nil.
 func (s *scanner) misfit() error { return s.bad.err(s.IDs.Plain) }
 
-// isPlaceholder tells whether the inode is a mount target that `run` made and, killed, could not remove.
-func isPlaceholder(attrs []tarfmt.Xattr) bool {
-	return slices.ContainsFunc(attrs, func(x tarfmt.Xattr) bool { return x.Key == tree.XattrPlaceholder })
+// markOf finds the attribute of a mount target that `run` made and, killed, could not remove.
+func markOf(attrs []tarfmt.Xattr) int {
+	return slices.IndexFunc(attrs, func(x tarfmt.Xattr) bool { return x.Key == tree.XattrPlaceholder })
 }

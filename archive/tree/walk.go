@@ -178,3 +178,24 @@ func (e *Entry) Xattrs() ([]Xattr, error) {
 	}
 	return x, nil
 }
+
+// Empty tells whether nothing is in a directory or file, where directories that hold nothing but such ones count as nothing too.
+func (e *Entry) Empty() (bool, error) {
+	if e.Type() != unix.S_IFDIR {
+		return e.Stat.Size == 0, nil
+	}
+	fd, err := openAt(e.Dir, e.Base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return false, pathError("openat", e.Path, err)
+	}
+	dir := newFile(fd, e.Path)
+	defer dir.Close()
+	empty := true
+	err = Walk(context.Background(), dir, func(e *Entry) error {
+		if e.Type() != unix.S_IFDIR && e.Stat.Size > 0 {
+			empty = false
+		}
+		return nil
+	})
+	return empty, err
+}
