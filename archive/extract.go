@@ -45,7 +45,7 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		return sum, err
 	}
 	defer stream.Close()
-	b, err := tree.NewBuilder(root, o.Workers)
+	b, err := tree.NewBuilder(root, tree.BuildOptions{Workers: o.Workers, Implied: o.IDs.implied()})
 	if err != nil {
 		return sum, err
 	}
@@ -114,7 +114,7 @@ func (x *extractor) entry(ctx context.Context, h *tarfmt.Header) error {
 	}
 	m, err := x.meta(h)
 	if err != nil {
-		return fmt.Errorf("entry %q: %w", h.Name, err)
+		return fmt.Errorf("entry %s: %w", quote(h.Name), err)
 	}
 	if x.bad.any() {
 		return ctx.Err()
@@ -123,7 +123,7 @@ func (x *extractor) entry(ctx context.Context, h *tarfmt.Header) error {
 		delete(x.absent, path)
 	}
 	if err := x.put(ctx, h, path, m); err != nil {
-		return fmt.Errorf("entry %q: %w", h.Name, err)
+		return fmt.Errorf("entry %s: %w", quote(h.Name), err)
 	}
 	x.sum.Entries++
 	return nil
@@ -234,7 +234,7 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 		case a == nil || h.Type == tarfmt.Symlink:
 			continue
 		case !x.Policy.Xattrs.takes(t.key):
-			x.sum.skip("attribute " + t.key)
+			x.sum.skipAttribute(t.key)
 			continue
 		case t.key == tree.XattrAccess && a.Minimal():
 			m.Mode = m.Mode&^0o777 | a.Mode()
@@ -276,7 +276,7 @@ func (x *extractor) xattrs(h *tarfmt.Header, m *tree.Meta) error {
 			continue // see acls
 		}
 		if !x.Policy.Xattrs.takes(a.Key) {
-			x.sum.skip("attribute " + a.Key)
+			x.sum.skipAttribute(a.Key)
 			continue
 		}
 		if a.Key == tree.XattrCapability {

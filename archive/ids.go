@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/nsferry/nsferry/acl"
+	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
 )
 
@@ -39,6 +40,16 @@ func (i IDs) seen(k idshift.Kind, inside uint32) (uint32, error) {
 		return out, err
 	}
 	return inside, err
+}
+
+// implied is what directories get that an archive does not name, as tar makes them for uid 0; nil when ids 0 have no place in the map.
+func (i IDs) implied() *tree.Meta {
+	uid, uerr := i.seen(idshift.UID, 0)
+	gid, gerr := i.seen(idshift.GID, 0)
+	if uerr != nil || gerr != nil {
+		return nil
+	}
+	return &tree.Meta{Mode: 0o755, UID: uid, GID: gid}
 }
 
 // aclInside translates an ACL as the kernel showed it; its ids become inside ids. from is what it was shifted by.
@@ -121,7 +132,10 @@ func (m *misfits) note(path string, err error) error {
 		f.count++
 		return nil
 	}
-	m.ids[key] = &found{1, path}
+	if len(m.ids) == maxMisfits {
+		return fmt.Errorf("more than %d ids have no place in the map, the last one %v %d", maxMisfits, u.Kind, u.ID)
+	}
+	m.ids[key] = &found{1, quote(path)}
 	return nil
 }
 
@@ -141,6 +155,9 @@ func (m *misfits) noteACL(path string, a acl.ACL, s idshift.Shift) error {
 	}
 	return nil
 }
+
+// maxMisfits bounds how many are collected: an archive or a tree that has more does not lack a line in /etc/subuid.
+const maxMisfits = 10000
 
 func (m *misfits) any() bool { return len(m.ids) > 0 }
 
@@ -180,7 +197,7 @@ func (m *misfits) err(plain idshift.Mapping) error {
 	e := &MisfitError{Map: plain, Total: len(keys)}
 	for _, k := range keys[:min(len(keys), maxNamed)] {
 		f := m.ids[k]
-		e.IDs = append(e.IDs, fmt.Sprintf("%v %d (%d ×, first %q)", k.kind, k.id, f.count, f.first))
+		e.IDs = append(e.IDs, fmt.Sprintf("%v %d (%d ×, first %s)", k.kind, k.id, f.count, f.first))
 	}
 	return e
 }

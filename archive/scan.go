@@ -187,7 +187,7 @@ func (s *scanner) attributes(h *tarfmt.Header, e *tree.Entry) error {
 	}
 	for _, x := range attrs {
 		if !s.Policy.Xattrs.takes(x.Key) {
-			s.sum.skip("attribute " + x.Key)
+			s.sum.skipAttribute(x.Key)
 			continue
 		}
 		var err error

@@ -130,7 +130,7 @@ func (v *verifier) entry(h *tarfmt.Header, t *tarfmt.Reader, want *toc.Entry) er
 	got.Frame, got.Offset, got.HeaderLen = v.frame, t.Offset()-v.start, int64(len(raw))
 	if got.Type == toc.File {
 		if got.Digest, err = digest(t, got.Size, got.Sparse); err != nil {
-			return fmt.Errorf("entry %q: %w", h.Name, err)
+			return fmt.Errorf("entry %s: %w", quote(h.Name), err)
 		}
 		v.sum.Content += got.Size
 	}
