@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// check is one prerequisite. It can explain a failure of the named steps; none named means every step before the maps.
+// check is one prerequisite. It can explain a failure of the named steps.
 type check struct {
 	steps string // space separated
 	run   func(x *exam) Finding
@@ -36,6 +37,7 @@ var checks = []check{
 	{"clone", checkLimitReached},
 	{"clone", checkDebianClone},
 	{"clone uid_map gid_map" + inside, checkAppArmor},
+	{"clone", checkSysAdmin},
 	{"clone", checkSeccomp},
 	{"clone", checkChroot},
 	{"clone", checkProcessLimit},
@@ -121,6 +123,21 @@ func checkAppArmor(x *exam) Finding {
 		f.Remedy = "as root: printf 'abi <abi/4.0>,\\ninclude <tunables/global>\\nprofile nsferry " + exe +
 			" flags=(unconfined) {\\n  userns,\\n}\\n' > /etc/apparmor.d/nsferry && apparmor_parser -r /etc/apparmor.d/nsferry" +
 			"\n  or, for all programs: " + persist(name, "0")
+	}
+	return f
+}
+
+// checkSysAdmin: root makes mount namespaces without a user namespace only with CAP_SYS_ADMIN, which containers lack by
+// default (clone(2)).
+func checkSysAdmin(x *exam) Finding {
+	f := Finding{ID: "root.sysadmin", State: StateOK, What: "this process may make namespaces"}
+	eff, err := strconv.ParseUint(x.sys.status("CapEff"), 16, 64)
+	if err == nil && x.env != nil && x.env.Direct && eff&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		f.State, f.What, f.Evidence = StateNote, "root without CAP_SYS_ADMIN cannot mount", "CapEff: "+x.sys.status("CapEff")
+		if x.failed("clone", syscall.EPERM) {
+			f.State = StateProblem
+			f.Remedy = "start the container with --cap-add SYS_ADMIN --security-opt seccomp=unconfined, or run nsferry as an ordinary user with sub-ids"
+		}
 	}
 	return f
 }

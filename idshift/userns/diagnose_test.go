@@ -64,6 +64,14 @@ func TestBlame(t *testing.T) {
 	}
 }
 
+func TestBlameOfRootWithoutSysAdmin(t *testing.T) {
+	e := &Env{Direct: true, sys: machine(t, wholeMap, "", map[string]string{"proc/self/status": "Seccomp:\t2\nCapEff:\t00000000a80425fb\n"})}
+	var env *EnvError
+	if err := e.blame(&spawnError{step: "clone", err: syscall.EPERM}); !errors.As(err, &env) || env.ID != "root.sysadmin" {
+		t.Errorf("blamed %v", err)
+	}
+}
+
 // unprivileged skips for those who need no newuidmap.
 func unprivileged(t *testing.T) *Env {
 	t.Helper()

@@ -75,6 +75,7 @@ func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.Fi
 	go deliver(pid, own, down, start.Grace) // ends with the process
 
 	status := reap(pid)
+	runtime.KeepAlive(res.Hold) // the locks on the placeholders that are mounted on
 	if err := up.send(upMessage{Exit: &exitMessage{Status: status}}); err != nil {
 		return ExitOwn
 	}

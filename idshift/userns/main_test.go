@@ -176,3 +176,10 @@ func threadCaps(field string) []string {
 	}
 	return all
 }
+
+// cgoBuild tells a test binary with cgo, which only the race detector makes: it is dynamic, and credentials of all threads
+// cannot be set by system call.
+func cgoBuild() bool {
+	_, _, errno := syscall.AllThreadsSyscall(syscall.SYS_GETUID, 0, 0, 0)
+	return errno == syscall.ENOTSUP
+}
