@@ -61,6 +61,7 @@ func TestNoWayIn(t *testing.T) {
 		{"range of one", place{SubUID: few(1), SubGID: few(1)}, `1 sub-uids are too few`, `/etc/subuid: ferryman:`, "subid.range"},
 		{"range of none", place{SubUID: few(0), SubGID: few(0)}, `/etc/subuid:1: a range of 0 ids`, `/etc/subuid`, "user.lookup"},
 		{"garbled file", place{SubUID: "ferryman:many:65536\n"}, `subuid`, `subuid`, ""},
+		{"uid without a name", place{SubUID: "54321:2500000000:65536\n", SubGID: "54321:2500000000:65536\n", Setup: "grep root /etc/passwd >/tmp/p; cat /tmp/p >/etc/passwd"}, `uid 54321 has no name`, `line for uid 54321 to /etc/passwd`, "user.name"},
 		{"newuidmap missing", place{Env: []string{"PATH=/nowhere"}}, `newuidmap is not installed`, `apt-get install uidmap`, "newuidmap.missing"},
 		{"newuidmap without setuid", place{Setup: copies, Env: []string{"PATH=/tmp/tools"}}, `newuidmap has no privilege`, `chmod 4755 /tmp/tools/newuidmap`, "newuidmap.privilege"},
 		{"newgidmap without setuid", place{Setup: copies + "\nchmod 4755 /tmp/tools/newuidmap", Env: []string{"PATH=/tmp/tools"}}, `newgidmap has no privilege`, `chmod 4755 /tmp/tools/newgidmap`, "newgidmap.privilege"},
