@@ -84,9 +84,12 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	}
 	if i := markOf(h.Xattrs); i >= 0 {
 		empty, err := e.Empty()
-		if err != nil || empty {
-			s.sum.skip("placeholder of a mount")
+		if err != nil {
 			return nil, err
+		}
+		if empty {
+			s.sum.skip("placeholder of a mount")
+			return nil, tree.ErrSkipDir
 		}
 		h.Xattrs = slices.Delete(h.Xattrs, i, i+1) // somebody has filled it since: it is part of the tree
 	}

@@ -77,7 +77,7 @@ func TestBlameOfRootWithoutSysAdmin(t *testing.T) {
 func unprivileged(t *testing.T) *Env {
 	t.Helper()
 	if os.Getuid() == 0 {
-		t.Skip("root writes maps itself") // the other tier of the suite runs it
+		t.Skip("user tier: root writes maps itself")
 	}
 	return testEnv(t)
 }
