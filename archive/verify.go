@@ -52,13 +52,13 @@ func Verify(ctx context.Context, in *os.File, workers int) (Verified, error) {
 
 func verifyStream(ctx context.Context, in *os.File, workers int) (Verified, error) {
 	v := Verified{}
-	err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
+	kind, err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
 		v.Entries++
 		v.Content += e.Size
 		_, err := node(e)
 		return err
 	})
-	v.Kind = "stream"
+	v.Kind = kind.String()
 	return v, err
 }
 
