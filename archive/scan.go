@@ -146,6 +146,8 @@ func (s *scanner) classify(e *tree.Entry) (typ tarfmt.Type, keep bool, err error
 	return typ, keep, err
 }
 
+const deviceSkipped = "device node" // a reason in Summary.Skipped
+
 // device applies the policy for device nodes.
 func (p Policy) device(path string, whiteout bool, sum *Summary) (keep bool, err error) {
 	switch {
@@ -154,7 +156,7 @@ func (p Policy) device(path string, whiteout bool, sum *Summary) (keep bool, err
 	case p.Devices == Fail:
 		return false, fmt.Errorf("%s: a device node; use --devices skip or store", path)
 	}
-	sum.skip("device node")
+	sum.skip(deviceSkipped)
 	return false, nil
 }
 
