@@ -13,6 +13,7 @@ import (
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/treetest"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/mounts"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -60,7 +61,7 @@ func listings(t testing.TB, e namedEnv, dir string) [5]string {
 		in(t, e, nil, "sh", "-c", `cd "$1" && getfacl -nPRp . `, "sh", dir),
 		in(t, e, nil, "sh", "-c", `cd "$1" && getcap -r . | LC_ALL=C sort`, "sh", dir),
 		in(t, e, nil, "sh", "-c", `cd "$1" && getfattr -PRh -d -m- -e hex .`, "sh", dir),
-		in(t, e, nil, "bsdtar", "-cf", "-", "--format=mtree", "--options=mtree:all,mtree:sha256,!mtree:nlink,!mtree:device,!mtree:inode,!mtree:dev", "-C", dir, "."),
+		in(t, e, nil, "bsdtar", "-cf", "-", "--format=mtree", "--options=mtree:all,mtree:!nlink,mtree:!device,mtree:!inode", "-C", dir, "."),
 	}
 }
 
@@ -130,6 +131,21 @@ func parseList(text string) map[string]map[string]string {
 
 var gnuCreate = []string{"tar", "--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--numeric-owner", "--warning=no-file-ignored"}
 
+// nameless hides the user and group names: GNU tar writes those of the machine it runs on into ACLs, whatever
+// --numeric-owner says.
+func nameless(t testing.TB) (s mounts.Spec) {
+	t.Helper()
+	empty := filepath.Join(t.TempDir(), "empty")
+	check(t, os.WriteFile(empty, nil, 0o644))
+	for _, name := range []string{"/etc/passwd", "/etc/group"} {
+		b, err := mounts.OpenBind(empty, name, true)
+		check(t, err)
+		t.Cleanup(func() { check(t, b.Close()) })
+		s.Binds = append(s.Binds, b)
+	}
+	return s
+}
+
 // circle sends the tree dir round: GNU tar's archive → unpack → pack → GNU tar and bsdtar extract ours. All listings of all
 // trees are equal. It returns our archive of the tree.
 func circle(t *testing.T, e namedEnv, dir string, gnuDefects, bsdDefects []defect) []byte {
@@ -139,7 +155,7 @@ func circle(t *testing.T, e namedEnv, dir string, gnuDefects, bsdDefects []defec
 	want := listings(t, e, dir)
 
 	foreign := scratch(t)
-	status, err := e.Exec(t.Context(), userns.Spec{Argv: append(slices.Clone(gnuCreate), "-C", dir, "-cf", "-", "."), Stdout: foreign})
+	status, err := e.Exec(t.Context(), userns.Spec{Argv: append(slices.Clone(gnuCreate), "-C", dir, "-cf", "-", "."), Stdout: foreign, Mounts: nameless(t)})
 	if err != nil || status != 0 {
 		t.Fatalf("GNU tar: %d, %v", status, err)
 	}
@@ -198,7 +214,7 @@ var (
 	// libarchive 3.6.2 neither decodes %25 and %3D in xattr keys nor fractions of a second before 1970.
 	bsdDefects = []defect{
 		{"xattr", "xattr 'user.", "keys with = and %"},
-		{"\\xc3\\xbcn\\xc3\\xafc\\xc3\\xb6d\\xc3\\xa9", "mtime", "half a second before 1970"},
+		{"\\xc3\\xbcn\\xc3\\xafc\\xc3\\xb8d\\xc3\\xa9", "mtime", "half a second before 1970"},
 	}
 )
 
@@ -215,11 +231,13 @@ func TestFormatsAreRead(t *testing.T) {
 	e := envs(t)[0]
 	work := place(t, e.Env)
 	dir := filepath.Join(work, "tree")
-	build(t, e.Env, dir, noSockets(treetest.Oddities()))
+	build(t, e.Env, dir, noSockets(treetest.Random(51, 150)))
 	plain := filepath.Join(work, "t.tar")
 	_, err := Pack(t.Context(), e.Env, dir, plain, PackOptions{})
 	check(t, err)
-	want := dump(t, e.Env, dir)
+	kept := filepath.Join(work, "kept") // without the holes that are too short to keep
+	unpacked(t, e, packed(t, e, dir, 2), kept)
+	want := dump(t, e.Env, kept)
 	for _, argv := range [][]string{{"cat"}, {"gzip", "-1"}, {"xz", "-0"}, {"bzip2", "-1"}, {"zstd", "-q", "-1"}, {"zstd", "-q", "--long=27", "--no-check"}} {
 		tier.Program(t, argv[0])
 		stdin, err := os.Open(plain)
@@ -239,7 +257,6 @@ func TestFormatsAreRead(t *testing.T) {
 		if d := treetest.Diff(want, dump(t, e.Env, to)); d != "" {
 			t.Errorf("%q:\n%s", argv, d)
 		}
-		found := 0
 		var sides [2][]listing.Node
 		for i, p := range []string{out.Name(), to} {
 			check(t, List(t.Context(), func() (*userns.Env, error) { return e.Env, nil }, p, ListOptions{}, func(n listing.Node) error {
@@ -248,7 +265,6 @@ func TestFormatsAreRead(t *testing.T) {
 			}))
 		}
 		check(t, archive.Compare(sides[0], sides[1], func(d archive.Difference) error {
-			found++
 			return fmt.Errorf("%q: %v", argv, d)
 		}))
 		_, err = Remove(t.Context(), e.Env, to, false)
