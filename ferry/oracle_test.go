@@ -61,7 +61,7 @@ func listings(t testing.TB, e namedEnv, dir string) [5]string {
 		in(t, e, nil, "sh", "-c", `cd "$1" && getfacl -nPRp . `, "sh", dir),
 		in(t, e, nil, "sh", "-c", `cd "$1" && getcap -r . | LC_ALL=C sort`, "sh", dir),
 		in(t, e, nil, "sh", "-c", `cd "$1" && getfattr -PRh -d -m- -e hex .`, "sh", dir),
-		in(t, e, nil, "bsdtar", "-cf", "-", "--format=mtree", "--options=mtree:all,mtree:!nlink,mtree:!device,mtree:!inode", "-C", dir, "."),
+		in(t, e, nil, "bsdtar", "-cf", "-", "--format=mtree", "--options=mtree:!all,mtree:type,mtree:uid,mtree:gid,mtree:mode,mtree:size,mtree:time,mtree:link,mtree:sha256", "-C", dir, "."),
 	}
 }
 
