@@ -58,7 +58,7 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 	if err := c.run(ctx, root); err != nil {
 		return c.sum, err
 	}
-	c.sum.Stored, err = sink.close()
+	c.sum.Stored, err = sink.close(o.Policy.record(&c.sum))
 	return c.sum, err
 }
 

@@ -148,7 +148,7 @@ func (x *extractor) put(ctx context.Context, h *tarfmt.Header, path string, m tr
 			return fmt.Errorf("hard link target: %w", err)
 		}
 		if x.absent[target] {
-			x.sum.skip("device node")
+			x.sum.skip(deviceSkipped)
 			x.leaveOut(path)
 			return nil
 		}

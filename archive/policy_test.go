@@ -17,6 +17,7 @@ import (
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // names lists an archive by its names, blank separated.
@@ -51,7 +52,7 @@ char whiteout 0:0 000 0:0 mtime=1
 `
 
 func TestSpecialFiles(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := buildText(t, specialTree)
 	stored, sum := pack(t, dir, options())
 	if got, want := names(t, stored), ". d d/disk d/null d/null-2 f whiteout"; got != want || sum.Skipped["socket"] != 2 {
@@ -88,7 +89,7 @@ func TestSpecialFiles(t *testing.T) {
 
 // TestSkippedDeviceLinks leaves out on extraction what a skipped device has other names of.
 func TestSkippedDeviceLinks(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	stored, _ := pack(t, buildText(t, specialTree), options())
 	x := extraction()
 	x.Policy.Devices = archive.Skip
@@ -104,7 +105,7 @@ func TestSkippedDeviceLinks(t *testing.T) {
 }
 
 func TestXattrPolicies(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := buildText(t, `dir . 0:0 755 mtime=1 default=u::rwx,u:5:rwx,g::r-x,m::rwx,o::---
 file f 0:0 750 mtime=1 acl=u::rwx,u:9:r-x,g::r-x,m::r-x,o::--- cap=cap_setuid=ep xattr:user.k="v" xattr:trusted.t="t" "x"
 `)
@@ -155,7 +156,7 @@ func extractionAll() archive.ExtractOptions {
 }
 
 func TestExcludes(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := buildText(t, `dir . 0:0 755 mtime=1
 dir dev 0:0 755 mtime=1
 fifo dev/console 0:0 600 mtime=1
@@ -199,7 +200,7 @@ file var/tmp/x 0:0 644 mtime=1 ""
 }
 
 func TestClamp(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := buildText(t, `dir . 0:0 755 mtime=2000
 file early 0:0 644 mtime=-7.25 ""
 file just 0:0 644 mtime=1000 ""
@@ -221,7 +222,7 @@ symlink latest 0:0 late mtime=99999999999.5
 
 // TestMisfits wants every id that has no place in one message: of owners, ACLs and defaults, both ways, and nothing kept.
 func TestMisfits(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := buildText(t, `dir . 0:0 755 mtime=1 default=u::rwx,u:70004:rwx,g::r-x,m::rwx,o::---
 file a 70000:0 644 mtime=1 "x"
 file b 70000:70001 644 mtime=1 "x"
@@ -250,7 +251,7 @@ file d 0:0 640 mtime=1 "x"
 }
 
 func TestUnmappedToNobody(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := buildText(t, "dir . 0:0 755 mtime=1\nfile a 70000:5 644 mtime=1 \"x\"\nfile b 6:70001 644 mtime=1 \"x\"\n")
 	m, err := idshift.NewMap(idshift.Extent{Inside: 0, Outside: 0, Count: 65535})
 	check(t, err)
@@ -273,7 +274,7 @@ func TestUnmappedToNobody(t *testing.T) {
 
 // TestMounts does not look into what is mounted in a tree, bind mounts of the same filesystem included.
 func TestMounts(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := buildText(t, `dir . 0:0 755 mtime=1
 dir bind 0:5 711 mtime=2
 file f 0:0 644 mtime=1 "f"
@@ -308,7 +309,7 @@ dir tmp 0:0 755 mtime=1
 
 // TestPlaceholders leaves out what a killed run made for its mounts, with all that is in it.
 func TestPlaceholders(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	mark := ` xattr:` + tree.XattrPlaceholder + `="1"`
 	dir := buildText(t, "dir . 0:0 755 mtime=1\ndir keep 0:0 755 mtime=1\nfile keep/stub 0:0 600 mtime=1"+mark+" \"\"\ndir made 0:0 755 mtime=1"+mark+"\ndir made/sub 0:0 755 mtime=1\n")
 	packed, sum := pack(t, dir, options())
@@ -330,7 +331,7 @@ func (m *meddler) Write(p []byte) (int, error) {
 
 // TestChangedWhileRead changes a file between its first and its last frame.
 func TestChangedWhileRead(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	for name, do := range map[string]func(path string) error{
 		"written":   func(path string) error { return overwrite(path, 30<<20) },
 		"same size": func(path string) error { return overwrite(path, 1) },

@@ -11,6 +11,7 @@ import (
 	"github.com/nsferry/nsferry/archive"
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // roundTrip packs the tree in every format with several numbers of workers, wants the same bytes of each format, and
@@ -48,12 +49,12 @@ func roundTrip(t *testing.T, dir *os.File) {
 }
 
 func TestOdditiesRoundTrip(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	roundTrip(t, build(t, treetest.Oddities()))
 }
 
 func TestRandomRoundTrip(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { roundTrip(t, build(t, treetest.Random(seed, 150))) })
 	}
@@ -61,13 +62,13 @@ func TestRandomRoundTrip(t *testing.T) {
 
 // TestEmptyTree has the root directory and nothing else.
 func TestEmptyTree(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	roundTrip(t, buildText(t, "dir . 7:8 1751 mtime=12.000000001 acl=u::rwx,u:5:r-x,g::r-x,m::r-x,o::--x default=u::rwx,g::r-x,o::---"))
 }
 
 // TestPackTwice unpacks and packs again: the archive of the copy is the archive of the original, byte for byte.
 func TestPackTwice(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	for name, nodes := range map[string][]listing.Node{"oddities": treetest.Oddities(), "random": treetest.Random(77, 400)} {
 		t.Run(name, func(t *testing.T) {
 			first, _ := pack(t, build(t, nodes), options())
@@ -82,7 +83,7 @@ func TestPackTwice(t *testing.T) {
 
 // TestLevels compress differently and hold the same.
 func TestLevels(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := build(t, treetest.Random(5, 100))
 	var streams [][]byte
 	for _, level := range []int{1, 3, 9, 19} {
@@ -108,7 +109,7 @@ func TestLevels(t *testing.T) {
 
 // TestLinkFields has hard links to inodes whose ids and times do not fit into the fields of a ustar header.
 func TestLinkFields(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := buildText(t, `dir . 0:0 755 mtime=0
 file a 3000000:4294967294 644 mtime=-5.5 "x"
 hardlink a2 a
@@ -137,7 +138,7 @@ func (f *failing) Write(p []byte) (int, error) {
 
 // TestOutputFails wants the output's error, whichever frame it comes with, and no goroutine to hang.
 func TestOutputFails(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := build(t, treetest.Oddities())
 	whole, _ := pack(t, dir, options())
 	for _, n := range []int{0, 1, len(whole) / 2, len(whole) - 1} {
@@ -155,7 +156,7 @@ func TestOutputFails(t *testing.T) {
 
 // TestCancelled ends pack and unpack with the context's error.
 func TestCancelled(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	dir := build(t, treetest.Random(3, 300))
 	whole, _ := pack(t, dir, options())
 	ctx, cancel := context.WithCancel(t.Context())

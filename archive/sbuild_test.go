@@ -12,6 +12,7 @@ import (
 	"github.com/nsferry/nsferry/archive"
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // sbuildMagic is how sbuild of Debian 13 tells formats apart: by the first 512 bytes of what must be no shorter.
@@ -112,7 +113,7 @@ func checkSbuild(stream []byte) (broken []string, types map[byte]int) {
 }
 
 func TestSbuildRules(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	trees := map[string][]listing.Node{"oddities": treetest.Oddities(), "random": treetest.Random(21, 300)}
 	trees["oddities"] = append(trees["oddities"], listing.Node{Type: listing.Symlink, Name: "link-ö", Target: strings.Repeat("ö", 60)})
 	special, err := listing.Parse(specialTree)
@@ -155,7 +156,7 @@ for m in tarfile.open(sys.argv[1], "r:*"):
 
 // TestToolsRead has zstd, GNU tar, bsdtar and Python test our archives; all see all entries.
 func TestToolsRead(t *testing.T) {
-	asRoot(t)
+	tier.Root(t, "needs inodes of many owners")
 	for name, nodes := range map[string][]listing.Node{"oddities": treetest.Oddities(), "random": treetest.Random(31, 200)} {
 		t.Run(name, func(t *testing.T) {
 			dir := build(t, nodes)

@@ -149,6 +149,8 @@ func (s *scanner) classify(e *tree.Entry) (typ tarfmt.Type, keep bool, err error
 	return typ, keep, err
 }
 
+const deviceSkipped = "device node" // a reason in Summary.Skipped
+
 // device applies the policy for device nodes.
 func (p Policy) device(path string, whiteout bool, sum *Summary) (keep bool, err error) {
 	switch {
@@ -157,7 +159,7 @@ func (p Policy) device(path string, whiteout bool, sum *Summary) (keep bool, err
 	case p.Devices == Fail:
 		return false, fmt.Errorf("%s: a device node; use --devices skip or store", path)
 	}
-	sum.skip("device node")
+	sum.skip(deviceSkipped)
 	return false, nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/nsferry/nsferry/archive/zframe"
 	"github.com/nsferry/nsferry/archive/zframe/toc"
 	"github.com/nsferry/nsferry/idshift"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // TestMain gives root a mount namespace of its own, so that no mount outlives the tests.
@@ -39,23 +40,10 @@ func TestMain(m *testing.M) {
 	os.Exit(self.ProcessState.ExitCode())
 }
 
-// asRoot leaves the test to the run that may make inodes of all owners.
-func asRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("root tier: needs inodes of many owners")
-	}
-}
-
 // tool runs a program that must succeed, and returns its standard output.
 func tool(t testing.TB, stdin []byte, name string, args ...string) string {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("REQUIRE_ALL") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	tier.Program(t, name)
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TZ=UTC")
 	var stderr bytes.Buffer
