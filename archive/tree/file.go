@@ -89,37 +89,38 @@ const holeUnit = 4096
 func (f *File) Segments(least int64) ([]Segment, error) {
 	size := int64(f.seen.Size)
 	var segs []Segment
-	end := int64(0) // of the last segment
 	sparse := false
-	for off := int64(0); off < size; {
-		data, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
+	for end := int64(0); end < size; { // end of the last segment
+		data, err := unix.Seek(f.fd, end, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			data = size
 		} else if err != nil {
 			return nil, pathError("lseek", f.path, err)
 		}
-		if data = min(data, size); data < size {
-			data = max(data/holeUnit*holeUnit, end)
+		data = min(data, size)
+		start, hole := size, size
+		if data < size {
+			start = max(data/holeUnit*holeUnit, end)
+			// From where the data are: what lies before them may be a hole that is too short to keep.
+			if hole, err = unix.Seek(f.fd, data, unix.SEEK_HOLE); err != nil {
+				return nil, pathError("lseek", f.path, err)
+			}
+			hole = min((hole+holeUnit-1)/holeUnit*holeUnit, size)
 		}
-		if data-end >= least {
+		if start-end >= least {
 			sparse = true
 		} else {
-			data = end // too short to keep
+			start = end
 		}
-		if data == size && sparse {
-			break
-		}
-		hole, err := unix.Seek(f.fd, max(data, off), unix.SEEK_HOLE)
-		if err != nil {
-			return nil, pathError("lseek", f.path, err)
-		}
-		hole = min((hole+holeUnit-1)/holeUnit*holeUnit, size)
-		if n := len(segs); n > 0 && data == end {
+		n := len(segs)
+		switch {
+		case start == hole: // the file ends in a hole
+		case n > 0 && start == end:
 			segs[n-1].Length = hole - segs[n-1].Offset
-		} else {
-			segs = append(segs, Segment{data, hole - data})
+		default:
+			segs = append(segs, Segment{start, hole - start})
 		}
-		off, end = hole, hole
+		end = hole
 	}
 	if !sparse {
 		return nil, nil
