@@ -206,7 +206,7 @@ func TestHostileBombs(t *testing.T) {
 				t.Run(a.name, func(t *testing.T) {
 					in := archiveFile(t, a.archive)
 					start := time.Now()
-					r := runJob(t, job{Env: o, In: in.Name(), Out: s.target()})
+					r := runJob(t, job{Mode: o.Mode, Map: o.Map, In: in.Name(), Out: s.target()})
 					t.Logf("%d bytes: %d MiB, %v: %.200s", len(a.archive), r.Peak>>10, time.Since(start).Round(time.Millisecond), r.Err)
 					if r.Peak > maxPeak {
 						t.Errorf("took %d MiB", r.Peak>>10)

@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/nsferry/nsferry/idshift/userns"
-
-	"golang.org/x/sys/unix"
 )
 
 // childVar makes the test binary a process of its own for one flow, so that its memory can be measured: JSON of a job.
@@ -17,9 +18,9 @@ const childVar = "FERRY_TEST_CHILD"
 
 // job is one flow in a process of its own.
 type job struct {
-	Env     userns.Options
-	In, Out string
-	Pack    bool
+	Mode, Map string
+	In, Out   string
+	Pack      bool
 }
 
 // outcome is what a job's process says: its error, and the peak of its memory and of its inner half's, in KiB.
@@ -40,26 +41,50 @@ func child(text string) int {
 	os.Unsetenv(childVar)
 	var j job
 	err := json.Unmarshal([]byte(text), &j)
-	if err == nil {
-		err = j.run()
-	}
 	o := outcome{}
+	if err == nil {
+		done := make(chan error)
+		go func() { done <- j.run() }()
+		o.Peak, err = watch(done)
+	}
 	if err != nil {
 		o.Err = err.Error()
-	}
-	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
-		var u unix.Rusage
-		if err := unix.Getrusage(who, &u); err == nil {
-			o.Peak = max(o.Peak, u.Maxrss)
-		}
 	}
 	out, _ := json.Marshal(o) // two plain fields
 	fmt.Println(string(out))
 	return 0
 }
 
+// watch waits for done and returns the peak of this process and of those that it starts. ru_maxrss would not do: it
+// remembers the process from which this one was forked.
+func watch(done <-chan error) (peak int64, err error) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		pids := []string{"self"}
+		tasks, _ := filepath.Glob("/proc/self/task/*/children")
+		for _, t := range tasks {
+			b, _ := os.ReadFile(t) // the thread may be gone
+			pids = append(pids, strings.Fields(string(b))...)
+		}
+		for _, pid := range pids {
+			status, _ := os.ReadFile("/proc/" + pid + "/status")
+			if _, after, ok := strings.Cut(string(status), "VmHWM:"); ok {
+				var n int64
+				_, _ = fmt.Sscan(after, &n)
+				peak = max(peak, n)
+			}
+		}
+		select {
+		case err := <-done:
+			return peak, err
+		case <-tick.C:
+		}
+	}
+}
+
 func (j *job) run() error {
-	e, err := userns.NewEnv(j.Env)
+	e, err := userns.NewEnv(userns.Options{Mode: j.Mode, Map: j.Map})
 	if err != nil {
 		return err
 	}
