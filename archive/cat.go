@@ -101,7 +101,7 @@ func catFrames(ctx context.Context, f *zframe.File, e *toc.Entry, out io.Writer)
 	if _, err := io.CopyN(io.Discard, r, skip); err != nil {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
-	if err := copyContent(io.MultiWriter(out, h), r, e.Size, e.Sparse); err != nil {
+	if err := copyContent(ctx, io.MultiWriter(out, h), r, e.Size, e.Sparse); err != nil {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
 	return checkDigest(e, h)
@@ -152,8 +152,8 @@ func (r *frameReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// copyContent writes size bytes: the segments from r, zeros between them.
-func copyContent(w io.Writer, r io.Reader, size int64, segs []toc.Segment) error {
+// copyContent writes size bytes: the segments from r, zeros between them. These may be many, and ctx ends them.
+func copyContent(ctx context.Context, w io.Writer, r io.Reader, size int64, segs []toc.Segment) error {
 	if segs == nil {
 		_, err := io.CopyN(w, r, size)
 		return err
@@ -161,6 +161,9 @@ func copyContent(w io.Writer, r io.Reader, size int64, segs []toc.Segment) error
 	end := int64(0)
 	for _, s := range append(slices.Clone(segs), toc.Segment{Offset: size}) {
 		for n := s.Offset - end; n > 0; n -= int64(len(zeroPage)) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if _, err := w.Write(zeroPage[:min(n, int64(len(zeroPage)))]); err != nil {
 				return err
 			}
@@ -203,7 +206,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 		if number++; number-1 != e.Offset {
 			return nil
 		}
-		if err := copyContent(out, t, at.Size, at.Sparse); err != nil {
+		if err := copyContent(ctx, out, t, at.Size, at.Sparse); err != nil {
 			return err
 		}
 		return errStop

@@ -242,6 +242,9 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 		case t.key == tree.XattrDefault && h.Type != tarfmt.Dir:
 			return errors.New("a default ACL on something that is no directory")
 		}
+		if err := a.Validate(); err != nil {
+			return err
+		}
 		value, err := x.IDs.aclSeen(a)
 		var unmapped *idshift.UnmappedError
 		if errors.As(err, &unmapped) {
