@@ -23,6 +23,11 @@ const maxSymlinks = 40
 // directory. Of an archive of ours only the frames that hold the file are read; any other one must be a regular
 // file too, for it is read twice. The content's digest is checked; what was written before an error is worthless.
 func Cat(ctx context.Context, in *os.File, path string, workers int, out io.Writer) error {
+	out, release, err := UnstalledWriter(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer release()
 	f, err := openFramed(in)
 	if errors.Is(err, zframe.ErrNotSeekable) {
 		return catStream(ctx, in, path, workers, out)

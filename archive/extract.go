@@ -40,6 +40,11 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		return sum, err
 	}
 	o.Workers = max(o.Workers, 1)
+	in, release, err := unstalled(ctx, in)
+	if err != nil {
+		return sum, err
+	}
+	defer release()
 	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: o.Workers, MaxRatio: maxRatio})
 	if err != nil {
 		return sum, err

@@ -127,6 +127,11 @@ func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.
 // readEntries decodes an archive of any make and calls fn for every entry, which may read its data. It returns the outer
 // format.
 func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.Entry, *tarfmt.Reader) error) (zframe.Kind, error) {
+	in, release, err := unstalled(ctx, in)
+	if err != nil {
+		return zframe.KindUnknown, err
+	}
+	defer release()
 	stream, kind, err := zframe.Decompress(in, zframe.Options{Workers: workers, MaxRatio: maxRatio})
 	if err != nil {
 		return kind, err
@@ -149,7 +154,10 @@ func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.En
 		if err == nil {
 			err = fn(&e, t)
 		}
-		if err := errors.Join(err, ctx.Err()); err != nil {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
 			return kind, err
 		}
 	}
