@@ -10,12 +10,13 @@ import (
 	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/acl/facl"
 	"github.com/nsferry/nsferry/idshift"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // TestIntended runs both sides where they differ by intent (docs/ACL.md), and demands that they still do: each case names
 // what is in the state or the messages of one side and not of the other.
 func TestIntended(t *testing.T) {
-	need(t, "setfacl", "getfacl")
+	tier.Program(t, "setfacl", "getfacl")
 	accounts, err := idshift.LoadAccounts(idshift.Sources{})
 	if err != nil {
 		t.Fatal(err)
@@ -80,16 +81,16 @@ func TestIntended(t *testing.T) {
 // describe is mode and ACL of a file.
 func describe(t *testing.T, path string) string {
 	t.Helper()
-	f, err := os.Open(path)
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		t.Fatal(err)
 	}
-	a, err := acl.Read(int(f.Fd()), acl.Access)
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		t.Fatal(err)
+	}
+	a, err := acl.Read(fd, acl.Access)
 	if err != nil {
 		t.Fatal(err)
 	}

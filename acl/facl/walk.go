@@ -66,7 +66,8 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 			return status
 		}
 	}
-	fd, err := openat(f.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	// By its name in /proc, which takes the right to read only; "." would also take the right to search.
+	fd, err := openat(unix.AT_FDCWD, f.proc(), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return max(status, s.handOver(at, name, path, true, &os.PathError{Op: "openat", Path: path, Err: err}, visit))
 	}
