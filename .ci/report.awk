@@ -12,7 +12,8 @@
 /^(ok  |\?   )\t/ { print; fflush(); forget(); next }
 /^FAIL\t/ { print_failure(); next }
 /^(PASS|FAIL)$/ { next }
-/^[ \t]+[^ \t]+\.go:[0-9]+: / { why[test] = $0; sub(/^[ \t]+/, "", why[test]) }
+# A script's log comes after the reason for which it skips: that one stays.
+/^[ \t]+[^ \t]+\.go:[0-9]+: / && why[test] !~ /: (root|user|soak) tier/ { why[test] = $0; sub(/^[ \t]+/, "", why[test]) }
 { keep(test) }
 END {
     if (n > 0) print_failure() # it ended in the middle of a package
