@@ -40,6 +40,7 @@ func (l *lineReader) next() (string, error) {
 		b = append(b, part...)
 		switch {
 		case len(b) > maxLine:
+			l.n++
 			return "", errLineTooLong
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue

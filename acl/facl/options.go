@@ -128,7 +128,7 @@ func (s *scanner) named(name string) (*option, error) {
 	return nil, scanError(text)
 }
 
-// Usage is the description of a command's options, one a line.
+// usageText is the description of a command's options, one a line.
 func usageText(options []option) string {
 	var b strings.Builder
 	for _, o := range options {

@@ -284,7 +284,9 @@ func (s *setter) change(f *file, changes []change) int {
 		now[acl.Default] = nil // with -R default entries are for the directories
 	}
 	if s.test {
-		s.show(f, old, now)
+		if err := s.show(f, old, now); err != nil {
+			return s.complain(f.path, err)
+		}
 		return statusDone
 	}
 	for kind := range now {
@@ -306,12 +308,13 @@ func (s *setter) change(f *file, changes []change) int {
 }
 
 // show prints what --test prints: both ACLs, a star for one that stays as it is.
-func (s *setter) show(f *file, old, now pair) {
+func (s *setter) show(f *file, old, now pair) error {
 	text := [2]string{"*", "*"}
 	for kind := range now {
 		if !now[kind].Equal(old[kind]) {
 			text[kind] = s.text(now[kind], [...]textStyle{shortText, shortDefaultText}[kind])
 		}
 	}
-	fmt.Fprintf(s.Stdout, "%s: %s,%s\n", f.path, text[acl.Access], text[acl.Default])
+	_, err := fmt.Fprintf(s.Stdout, "%s: %s,%s\n", f.path, text[acl.Access], text[acl.Default])
+	return err
 }
