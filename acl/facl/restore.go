@@ -157,7 +157,7 @@ func (s *setter) put(f *file, b block) int {
 			if s.denied(err) {
 				return statusDenied
 			}
-			status = s.complain(f.path, fmt.Errorf("Cannot change owner/group: %s", reason(err))) //nolint:staticcheck // the program's words
+			status = s.complain(f.path, fmt.Errorf("cannot change owner/group: %s", reason(err)))
 		}
 	}
 	changes := append([]change{{Do: dropAll}, {Do: dropAll, Kind: acl.Default}}, b.Entries...)

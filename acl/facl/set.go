@@ -265,7 +265,7 @@ func (s *setter) complain(path string, err error) int {
 	return statusFailed
 }
 
-var errNoDirectory = errors.New("Only directories can have default ACLs") //nolint:staticcheck // the program's words
+var errNoDirectory = errors.New("only directories can have default ACLs")
 
 // change applies the changes to one inode and writes what is then different, the access ACL first.
 func (s *setter) change(f *file, changes []change) int {
