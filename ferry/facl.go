@@ -57,6 +57,9 @@ func (o FACL) run(ctx context.Context, command func([]string, facl.IO) int, args
 		if err != nil || e.Direct {
 			return 0, false // the caller has no sub-ids: what he was denied stays denied
 		}
+		if !j.Restorable(func(group bool, id uint32) (uint32, bool) { return e.Handoff.Of(kindOf(group)).ToInside(id) }) {
+			return 0, false
+		}
 		status, err := o.enter(ctx, e, at, name, j, inside)
 		var env *userns.EnvError
 		if errors.As(err, &env) || ctx.Err() != nil {

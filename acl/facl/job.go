@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/nsferry/nsferry/acl"
 	"golang.org/x/sys/unix"
@@ -94,6 +95,12 @@ func Do(j Job, at *os.File, name string, e IO, here func(group bool, id uint32) 
 		}
 		return set.visit(path, f, err)
 	})
+}
+
+// Restorable tells whether here knows all ids that a backup has for a file; a job of another kind always is. Without the
+// right to all of it the one who made the job does what he can.
+func (j Job) Restorable(here func(group bool, id uint32) (uint32, bool)) bool {
+	return j.Restore == nil || translate(slices.Clone(j.Restore.Entries), here) == nil
 }
 
 // translate gives changes the ids of this process.

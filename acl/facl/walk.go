@@ -42,7 +42,7 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 	top := above == nil
 	f, link, err := s.open(at, name, path, top)
 	if err != nil {
-		return s.handOver(at, name, path, false, err, visit)
+		return s.handOver(at, name, path, nil, false, err, visit)
 	}
 	if f == nil {
 		return statusDone
@@ -55,7 +55,7 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 	status := statusDone
 	if !top || !s.listed {
 		if status = visit(path, f, nil); status == statusDenied {
-			return s.handOver(at, name, path, false, nil, visit)
+			return s.handOver(at, name, path, f, false, nil, visit)
 		}
 	}
 	if !s.walk.recursive || !f.is(unix.S_IFDIR) || link && s.walk.links != allLinks {
@@ -69,7 +69,7 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 	// By its name in /proc, which takes the right to read only; "." would also take the right to search.
 	fd, err := openat(unix.AT_FDCWD, f.proc(), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return max(status, s.handOver(at, name, path, true, &os.PathError{Op: "openat", Path: path, Err: err}, visit))
+		return max(status, s.handOver(at, name, path, f, true, &os.PathError{Op: "openat", Path: path, Err: err}, visit))
 	}
 	d := os.NewFile(uintptr(fd), path)
 	defer d.Close()
@@ -77,8 +77,8 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 }
 
 // handOver lets Denied do what is left about name: all, or, if it is listed, what is below it. err is why this process
-// cannot; without one it is the visitor that wants to be spared. What Denied cannot do either is visited with the error.
-func (s *session) handOver(at int, name, path string, listed bool, err error, visit visitor) int {
+// cannot; without one it is the visitor of f that wants to be spared. What Denied cannot do either is visited after all.
+func (s *session) handOver(at int, name, path string, f *file, listed bool, err error, visit visitor) int {
 	if err != nil && !s.denied(err) {
 		return visit(path, nil, err)
 	}
@@ -96,10 +96,12 @@ func (s *session) handOver(at int, name, path string, listed bool, err error, vi
 	if ok {
 		return status
 	}
-	if err == nil {
-		err = unix.EPERM
+	if err != nil {
+		return visit(path, nil, err)
 	}
-	return visit(path, nil, err)
+	defer func(d func(*os.File, string, Job) (int, bool)) { s.Denied = d }(s.Denied)
+	s.Denied = nil
+	return visit(path, f, nil)
 }
 
 // open opens name without following a symlink that is not to be followed; such a one gives no file. link tells that it
