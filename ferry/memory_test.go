@@ -14,7 +14,7 @@ import (
 
 // TestMemorySoak: neither many entries nor many levels take much memory, both ways. In CI a part of what the soak takes.
 func TestMemorySoak(t *testing.T) {
-	many, levels := 30000, 3000
+	many, levels := 10000, 1000
 	if os.Getenv("SOAK") != "" {
 		many, levels = 500000, 10000
 	}
