@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/zframe"
 	"github.com/nsferry/nsferry/archive/zframe/toc"
@@ -36,29 +35,25 @@ func Cat(ctx context.Context, in *os.File, path string, workers int, out io.Writ
 	if err != nil {
 		return err
 	}
-	c, err := toc.ReadAll(f)
+	table, err := toc.Load(f)
 	if err != nil {
 		return err
 	}
-	e, err := find(path, func(name string) *toc.Entry {
-		i, ok := slices.BinarySearchFunc(c.Entries, name, func(e toc.Entry, name string) int {
-			return listing.CompareNames(e.Name, name)
-		})
-		if !ok {
-			return nil
-		}
-		return &c.Entries[i]
-	})
+	e, err := find(path, table.Entry)
 	if err != nil {
 		return err
 	}
 	return catFrames(ctx, f, e, out)
 }
 
+// lookup returns the entry of a name, nil when there is none.
+type lookup func(name string) (*toc.Entry, error)
+
 // find resolves path as the kernel does in a root directory and returns the entry of the regular file that it leads to.
-func find(path string, lookup func(name string) *toc.Entry) (*toc.Entry, error) {
+func find(path string, get lookup) (*toc.Entry, error) {
 	rest := strings.Split(path, "/")
 	var at []string
+	var e *toc.Entry
 	for links := 0; len(rest) > 0; {
 		part := rest[0]
 		rest = rest[1:]
@@ -66,11 +61,13 @@ func find(path string, lookup func(name string) *toc.Entry) (*toc.Entry, error) 
 		case "", ".":
 			continue
 		case "..":
-			at = at[:max(len(at)-1, 0)]
+			at, e = at[:max(len(at)-1, 0)], nil
 			continue
 		}
-		name := strings.Join(append(at, part), "/")
-		e := lookup(name)
+		var err error
+		if e, err = get(strings.Join(append(slices.Clone(at), part), "/")); err != nil {
+			return nil, err
+		}
 		if e == nil {
 			return nil, fmt.Errorf("%s: not in the archive", path)
 		}
@@ -86,9 +83,11 @@ func find(path string, lookup func(name string) *toc.Entry) (*toc.Entry, error) 
 		}
 		rest = append(strings.Split(e.Link, "/"), rest...)
 	}
-	e := lookup(strings.Join(at, "/"))
 	for links := 0; e != nil && e.Type == toc.HardLink && links <= maxSymlinks; links++ {
-		e = lookup(e.Link)
+		var err error
+		if e, err = get(e.Link); err != nil {
+			return nil, err
+		}
 	}
 	if e == nil || e.Type != toc.File {
 		return nil, fmt.Errorf("%s: not a regular file", path)
@@ -107,7 +106,7 @@ func catFrames(ctx context.Context, f *zframe.File, e *toc.Entry, out io.Writer)
 	if _, err := io.CopyN(io.Discard, r, skip); err != nil {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
-	if err := copyContent(io.MultiWriter(out, h), r, e.Size, e.Sparse); err != nil {
+	if err := copyContent(ctx, io.MultiWriter(out, h), r, e.Size, e.Sparse); err != nil {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
 	return checkDigest(e, h)
@@ -158,8 +157,8 @@ func (r *frameReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// copyContent writes size bytes: the segments from r, zeros between them.
-func copyContent(w io.Writer, r io.Reader, size int64, segs []toc.Segment) error {
+// copyContent writes size bytes: the segments from r, zeros between them. These may be many, and ctx ends them.
+func copyContent(ctx context.Context, w io.Writer, r io.Reader, size int64, segs []toc.Segment) error {
 	if segs == nil {
 		_, err := io.CopyN(w, r, size)
 		return err
@@ -167,6 +166,9 @@ func copyContent(w io.Writer, r io.Reader, size int64, segs []toc.Segment) error
 	end := int64(0)
 	for _, s := range append(slices.Clone(segs), toc.Segment{Offset: size}) {
 		for n := s.Offset - end; n > 0; n -= int64(len(zeroPage)) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if _, err := w.Write(zeroPage[:min(n, int64(len(zeroPage)))]); err != nil {
 				return err
 			}
@@ -187,7 +189,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 	}
 	names := make(map[string]*toc.Entry)
 	number := int64(0)
-	err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
+	_, err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
 		kept := *e
 		kept.Offset = number // tells entries of one name apart: the last one counts, as when it is extracted
 		names[e.Name] = &kept
@@ -197,7 +199,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 	if err != nil {
 		return err
 	}
-	e, err := find(path, func(name string) *toc.Entry { return names[name] })
+	e, err := find(path, func(name string) (*toc.Entry, error) { return names[name], nil })
 	if err != nil {
 		return err
 	}
@@ -205,11 +207,11 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 		return err
 	}
 	number = 0
-	err = readEntries(ctx, in, workers, func(at *toc.Entry, t *tarfmt.Reader) error {
+	_, err = readEntries(ctx, in, workers, func(at *toc.Entry, t *tarfmt.Reader) error {
 		if number++; number-1 != e.Offset {
 			return nil
 		}
-		if err := copyContent(out, t, at.Size, at.Sparse); err != nil {
+		if err := copyContent(ctx, out, t, at.Size, at.Sparse); err != nil {
 			return err
 		}
 		return errStop

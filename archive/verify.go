@@ -52,13 +52,13 @@ func Verify(ctx context.Context, in *os.File, workers int) (Verified, error) {
 
 func verifyStream(ctx context.Context, in *os.File, workers int) (Verified, error) {
 	v := Verified{}
-	err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
+	kind, err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
 		v.Entries++
 		v.Content += e.Size
 		_, err := node(e)
 		return err
 	})
-	v.Kind = "stream"
+	v.Kind = kind.String()
 	return v, err
 }
 
@@ -68,11 +68,9 @@ type verifier struct {
 	table *toc.Reader
 	sum   Summary
 
-	// The identity of the frame under way, and those complete but for the digest of the entry they end with.
-	id         *zframe.IdentityHash
-	frame      int
-	start      int64 // raw offset at which the frame begins
-	waiting    []*zframe.IdentityHash
+	id         *zframe.IdentityHash // of the frame under way
+	frame      int                  // its number
+	start      int64                // raw offset at which it begins
 	identities [][32]byte
 }
 
@@ -99,7 +97,7 @@ func (v *verifier) entries(ctx context.Context, stream io.Reader, workers int) e
 			}
 			return err
 		}
-		if err := v.entry(h, t, &want); err != nil {
+		if err := v.entry(ctx, h, t, &want); err != nil {
 			return err
 		}
 	}
@@ -119,7 +117,7 @@ func (v *verifier) corrupt(where, what string) error {
 }
 
 // entry checks one entry: place, header, content.
-func (v *verifier) entry(h *tarfmt.Header, t *tarfmt.Reader, want *toc.Entry) error {
+func (v *verifier) entry(ctx context.Context, h *tarfmt.Header, t *tarfmt.Reader, want *toc.Entry) error {
 	got, err := tocEntry(h, "")
 	if err != nil {
 		return err
@@ -131,8 +129,8 @@ func (v *verifier) entry(h *tarfmt.Header, t *tarfmt.Reader, want *toc.Entry) er
 	v.enter(t.Offset(), raw)
 	got.Frame, got.Offset, got.HeaderLen = v.frame, t.Offset()-v.start, int64(len(raw))
 	if got.Type == toc.File {
-		if got.Digest, err = digest(t, got.Size, got.Sparse); err != nil {
-			return fmt.Errorf("entry %q: %w", h.Name, err)
+		if got.Digest, err = digest(ctx, t, got.Size, got.Sparse); err != nil {
+			return fmt.Errorf("entry %s: %w", quote(h.Name), err)
 		}
 		v.sum.Content += got.Size
 	}

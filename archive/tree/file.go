@@ -89,37 +89,35 @@ const holeUnit = 4096
 func (f *File) Segments(least int64) ([]Segment, error) {
 	size := int64(f.seen.Size)
 	var segs []Segment
-	end := int64(0) // of the last segment
 	sparse := false
-	for off := int64(0); off < size; {
-		data, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
+	for end := int64(0); end < size; { // end of the last segment
+		data, err := unix.Seek(f.fd, end, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			data = size
 		} else if err != nil {
 			return nil, pathError("lseek", f.path, err)
 		}
-		if data = min(data, size); data < size {
+		hole := size
+		if data < size {
+			if hole, err = unix.Seek(f.fd, data, unix.SEEK_HOLE); err != nil {
+				return nil, pathError("lseek", f.path, err)
+			}
+			hole = min((hole+holeUnit-1)/holeUnit*holeUnit, size)
 			data = max(data/holeUnit*holeUnit, end)
 		}
+		start := end // of the next segment; a hole that is too short belongs to it
 		if data-end >= least {
-			sparse = true
-		} else {
-			data = end // too short to keep
+			start, sparse = data, true
 		}
-		if data == size && sparse {
+		if start == size {
 			break
 		}
-		hole, err := unix.Seek(f.fd, max(data, off), unix.SEEK_HOLE)
-		if err != nil {
-			return nil, pathError("lseek", f.path, err)
-		}
-		hole = min((hole+holeUnit-1)/holeUnit*holeUnit, size)
-		if n := len(segs); n > 0 && data == end {
+		if n := len(segs); n > 0 && start == end {
 			segs[n-1].Length = hole - segs[n-1].Offset
 		} else {
-			segs = append(segs, Segment{data, hole - data})
+			segs = append(segs, Segment{start, hole - start})
 		}
-		off, end = hole, hole
+		end = hole
 	}
 	if !sparse {
 		return nil, nil
