@@ -278,8 +278,15 @@ func aclOf(h *tarfmt.Header, key, text string) (acl.ACL, error) {
 	return nil, nil
 }
 
+// maxNames is XATTR_LIST_MAX (xattr(7)): some filesystems take more names than that, and nobody can list them then.
+const maxNames = 64 << 10
+
 func (x *extractor) xattrs(h *tarfmt.Header, m *tree.Meta) error {
+	names := 0
 	for _, a := range h.Xattrs {
+		if names += len(a.Key) + 1; names > maxNames {
+			return fmt.Errorf("the names of its attributes take more than %d bytes", maxNames)
+		}
 		if a.Key == tree.XattrAccess || a.Key == tree.XattrDefault {
 			continue // see acls
 		}

@@ -143,7 +143,7 @@ func fieldAttacks() []attack {
 			for i := range 20000 {
 				h.Xattrs = append(h.Xattrs, tarfmt.Xattr{Key: fmt.Sprintf("user.%06d", i), Value: []byte{}})
 			}
-		})), bad: " f: "},
+		})), bad: `"f"`},
 		{name: "xattr trusted", archive: tarball(file("f", "x", xattr("trusted.overlay.opaque", "y"))), tree: "dir . 0:0 755\nfile f 0:0 644 \"x\""},
 		{name: "xattr of no namespace", archive: tarball(file("f", "x", xattr("evil", "y"))), tree: "dir . 0:0 755\nfile f 0:0 644 \"x\""},
 		{name: "xattr empty", archive: tarball(file("f", "x", xattr("user.e", ""))), tree: "dir . 0:0 755\nfile f 0:0 644 xattr:user.e=0x \"x\""},

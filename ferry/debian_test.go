@@ -82,8 +82,9 @@ func (d debian) bootstrap(t *testing.T) string {
 	if _, err := os.Stat(tarball); err == nil {
 		return tarball
 	}
+	fresh := filepath.Join(dir, d.name+".new.tar") // mmdebstrap goes by the suffix
 	argv := append([]string{"mmdebstrap", "--quiet"}, d.args...)
-	argv = append(argv, "bookworm", tarball+".new")
+	argv = append(argv, "bookworm", fresh)
 	if os.Geteuid() == 0 && user != "" {
 		argv = append([]string{"setpriv", "--reuid=" + user, "--regid=" + user, "--init-groups", "env", "-i", "TMPDIR=" + dir,
 			"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + dir, "USER=" + user}, argv...)
@@ -93,6 +94,6 @@ func (d debian) bootstrap(t *testing.T) string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatal(fmt.Errorf("%q: %w\n%s", argv, err, out))
 	}
-	check(t, os.Rename(tarball+".new", tarball))
+	check(t, os.Rename(fresh, tarball))
 	return tarball
 }

@@ -74,13 +74,13 @@ var scenarios = []struct {
 	{"parents are implied", func(s *script) { s.file("a/b/f", "x") },
 		"dir . @ 755\ndir a @ 755\ndir a/b @ 755\nfile a/b/f @ 644 T \"x\"", nil},
 	{"directory entered again keeps its time", func(s *script) {
-		s.dir("a", 0o555)
+		s.dir("a", 0o711)
 		s.dir("b", 0o755)
 		s.file("a/f", "x")
 		s.file("b/f", "y")
 		s.file("a/g", "z")
 		s.sym("b/l", "q")
-	}, "dir . @ 755\ndir a @ 555 T\nfile a/f @ 644 T \"x\"\nfile a/g @ 644 T \"z\"\ndir b @ 755 T\nfile b/f @ 644 T \"y\"\nsymlink b/l @ q T", nil},
+	}, "dir . @ 755\ndir a @ 711 T\nfile a/f @ 644 T \"x\"\nfile a/g @ 644 T \"z\"\ndir b @ 755 T\nfile b/f @ 644 T \"y\"\nsymlink b/l @ q T", nil},
 	{"directory twice: the last counts", func(s *script) {
 		s.dir("a", 0o700)
 		s.file("a/f", "x")

@@ -45,7 +45,7 @@ func TestCrash(t *testing.T) {
 	adoptOrphans(t)
 	moments := 4 // of each of the commands
 	if os.Getenv("SOAK") != "" {
-		moments = 200
+		moments = 50
 	}
 	for mode, flags := range crashModes() {
 		t.Run(mode, func(t *testing.T) {

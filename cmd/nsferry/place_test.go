@@ -164,18 +164,16 @@ func (p place) furnish() error {
 	script := fmt.Sprintf(`mount --make-rprivate /
 mount -t tmpfs -o mode=1777,nr_inodes=100000,size=200m none /tmp
 cd /tmp
-mkdir -m 0755 bin etc
+mkdir -m 0755 bin
+cp -a /etc etc # not single files: whoever replaces /etc/subuid elsewhere takes a mount on it away
 mkdir -m 0700 home
 cat >bin/nsferry
 chmod 0755 bin/nsferry
 printf 'root:x:0:0::/root:/bin/sh\nferryman:x:%[1]d:%[1]d::/tmp/home:/bin/sh\n' >etc/passwd
 printf '%%s' "$SUBUID" >etc/subuid
 printf '%%s' "$SUBGID" >etc/subgid
-for f in passwd subuid subgid; do
-    chmod 0644 etc/$f
-    [ -e /etc/$f ] || { [ -w /etc ] && touch /etc/$f; }
-    mount --bind etc/$f /etc/$f
-done
+chmod 0644 etc/passwd etc/subuid etc/subgid
+mount --bind etc /etc
 mkdir -p home/tree/etc home/tree/var/log home/tree/bin
 echo hello >home/tree/etc/hostname
 echo log >home/tree/var/log/messages

@@ -14,6 +14,9 @@ func (e *Env) converse(ctx context.Context, s session, progress func(json.RawMes
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	c, err := e.spawn(s)
+	if err != nil && ctx.Err() != nil { // a Ctrl-C ends the child, too, before it can catch it
+		return nil, fmt.Errorf("%s: %w", s.name, ctx.Err())
+	}
 	if err != nil {
 		return nil, e.blame(err)
 	}
