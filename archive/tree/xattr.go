@@ -37,7 +37,7 @@ func procPath(dir int, base string) string {
 // XattrsAt returns the extended attributes of base in dir, sorted by key; none, also where the filesystem has none.
 func XattrsAt(dir int, base string) ([]Xattr, error) {
 	path := procPath(dir, base)
-	keys, err := xattrKeys(path)
+	keys, err := xattrKeys(unix.Llistxattr, path)
 	if err != nil || len(keys) == 0 {
 		return nil, err
 	}
@@ -55,11 +55,12 @@ func XattrsAt(dir int, base string) ([]Xattr, error) {
 	return attrs, nil
 }
 
-func xattrKeys(path string) ([]string, error) {
+// xattrKeys lists with list, which follows path's last component or does not; a magic link is to be followed.
+func xattrKeys(list func(string, []byte) (int, error), path string) ([]string, error) {
 	var small [512]byte
 	buf := small[:]
 	for {
-		n, err := unix.Llistxattr(path, buf)
+		n, err := list(path, buf)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
