@@ -28,7 +28,7 @@ func Remove(ctx context.Context, e *userns.Env, path string, force bool) (tree.R
 	if err := removable(path); err != nil {
 		return tree.Removed{}, err
 	}
-	parent, rest, name, err := openParent(path)
+	parent, rest, name, err := OpenParent(path)
 	if err != nil {
 		return tree.Removed{}, err
 	}
@@ -54,7 +54,7 @@ func removable(path string) error {
 
 // removeHalf gets the directory that the path is in.
 var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: func(ctx context.Context, in *userns.Inner, a removeArgs) (r tree.Removed, err error) {
-	parent, err := openParentDir(in.Files[0], a.Rest, a.As)
+	parent, err := OpenParentDir(in.Files[0], a.Rest, a.As)
 	if err != nil {
 		return r, err
 	}
@@ -63,7 +63,7 @@ var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: fun
 		return r, err
 	}
 	var st unix.Stat_t
-	err = parent.do(func() error { return unix.Fstatat(int(parent.Fd()), a.Name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	err = parent.Do(func() error { return unix.Fstatat(int(parent.Fd()), a.Name, &st, unix.AT_SYMLINK_NOFOLLOW) })
 	if errors.Is(err, unix.ENOENT) && a.Force {
 		return r, nil
 	}

@@ -36,7 +36,7 @@ func Walk(ctx context.Context, root *os.File, visit func(*Entry) error) error {
 	if err != nil {
 		return pathError("openat", root.Name(), err)
 	}
-	w := walk{visit: visit}
+	w := walk{visit: visit, enter: openVisited}
 	defer w.close()
 	e := Entry{Path: ".", Dir: fd, Base: "."}
 	if err := e.stat(); err != nil {
@@ -70,6 +70,8 @@ type walk struct {
 	mount uint64
 	stack []walkDir
 	path  []byte // of the directory on top, with its "/"; one for all levels, or a deep tree takes its depth squared
+	// enter opens a directory that was visited; fd -1 is one that somebody else takes over.
+	enter func(*Entry) (fd int, err error)
 }
 
 // walkDir is a directory that is being read.
@@ -123,11 +125,16 @@ func (w *walk) next() error {
 	if err != nil || e.Type() != unix.S_IFDIR {
 		return err
 	}
-	fd, err := openAt(e.Dir, e.Base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return pathError("openat", e.Path, err)
+	fd, err := w.enter(&e)
+	if err != nil || fd < 0 {
+		return err
 	}
 	return w.push(fd, &e)
+}
+
+func openVisited(e *Entry) (int, error) {
+	fd, err := openAt(e.Dir, e.Base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	return fd, pathError("openat", e.Path, err)
 }
 
 // pop leaves a directory; the one above may have to be opened again and must be the one that it was.

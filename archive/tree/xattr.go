@@ -43,7 +43,7 @@ func XattrsAt(dir int, base string) ([]Xattr, error) {
 	}
 	attrs := make([]Xattr, 0, len(keys))
 	for _, key := range keys {
-		value, err := xattrValue(path, key)
+		value, err := xattrValue(unix.Lgetxattr, path, key)
 		if errors.Is(err, unix.ENODATA) {
 			continue // gone since it was listed, or listed for others only
 		}
@@ -88,10 +88,10 @@ func sortedKeys(list []byte) []string {
 	return keys
 }
 
-func xattrValue(path, key string) ([]byte, error) {
+func xattrValue(read func(string, string, []byte) (int, error), path, key string) ([]byte, error) {
 	buf := make([]byte, 128)
 	for {
-		n, err := unix.Lgetxattr(path, key, buf)
+		n, err := read(path, key, buf)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
