@@ -21,10 +21,16 @@ import (
 func Each(ctx context.Context, root *os.File, workers int, visit func(*Entry) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	p := parallel{visit: visit, work: make(chan eachDir)}
+	p := parallel{visit: func(e *Entry) error {
+		err := visit(e)
+		if err != nil && !errors.Is(err, ErrSkipDir) {
+			err = &visitError{err}
+		}
+		return err
+	}, work: make(chan eachDir)}
 	first, err := p.start(root)
 	if err != nil || first.fd < 0 {
-		return err
+		return unwrapVisit(err)
 	}
 	p.pending.Store(1)
 	var all sync.WaitGroup
@@ -39,7 +45,29 @@ func Each(ctx context.Context, root *os.File, workers int, visit func(*Entry) er
 		})
 	}
 	all.Wait()
-	return context.Cause(ctx)
+	return unwrapVisit(context.Cause(ctx))
+}
+
+// visitError is a visitor's error. It hides what it is, for only the walk's own ENOENT means that something is gone.
+type visitError struct{ err error }
+
+func (v *visitError) Error() string { return v.err.Error() }
+
+func unwrapVisit(err error) error {
+	var v *visitError
+	if errors.As(err, &v) {
+		return v.err
+	}
+	return err
+}
+
+// Look fills in Stat of an entry that a caller made up from Path, Dir and Base.
+func (e *Entry) Look() error { return e.stat() }
+
+// RootEntry is the root of a tree as Each visits it. root stays the caller's, and must stay open as long as the entry is used.
+func RootEntry(root *os.File) (*Entry, error) {
+	e := &Entry{Path: ".", Dir: int(root.Fd()), Base: "."}
+	return e, e.stat()
 }
 
 type parallel struct {

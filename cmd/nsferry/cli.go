@@ -18,6 +18,11 @@ type cli struct {
 	Verify verifyCmd `cmd:"" group:"tree" help:"Check that an archive is whole."`
 	Rm     rmCmd     `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
 
+	Shift shiftCmd `cmd:"" group:"owner" help:"Re-own a tree in place: from one model, range or map to another."`
+	Give  giveCmd  `cmd:"" group:"owner" help:"Make files yours."`
+	Take  takeCmd  `cmd:"" group:"owner" help:"Make files inner root's."`
+	Clamp clampCmd `cmd:"" group:"owner" help:"Set the times of a tree that are later than an epoch to it."`
+
 	Run        runCmd        `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
 	Doctor     doctorCmd     `cmd:"" group:"namespace" help:"Test every prerequisite, and say what to do about what is missing."`
 	Map        mapCmd        `cmd:"" group:"namespace" help:"Show the id maps, translate ids."`
@@ -63,6 +68,7 @@ func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "tree", Title: "Trees and archives:"},
+			{Key: "owner", Title: "Owners and times:"},
 			{Key: "namespace", Title: "Namespace:"},
 			{Key: "about", Title: "About nsferry:"},
 		}),
