@@ -19,15 +19,20 @@ import (
 // Each worker walks on its own, and gives a directory away when another one has nothing to do; so the fds held are bounded
 // by the workers, however deep the tree is. The first error ends the walk. root stays the caller's.
 func Each(ctx context.Context, root *os.File, workers int, visit func(*Entry) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	p := parallel{visit: func(e *Entry) error {
 		err := visit(e)
 		if err != nil && !errors.Is(err, ErrSkipDir) {
 			err = &visitError{err}
 		}
 		return err
-	}, work: make(chan eachDir)}
+	}}
+	return p.run(ctx, root, workers)
+}
+
+func (p *parallel) run(ctx context.Context, root *os.File, workers int) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p.work = make(chan eachDir)
 	first, err := p.start(root)
 	if err != nil || first.fd < 0 {
 		return unwrapVisit(err)
@@ -72,6 +77,7 @@ func RootEntry(root *os.File) (*Entry, error) {
 
 type parallel struct {
 	visit   func(*Entry) error
+	before  func(dir int, base string) bool // see walk
 	mount   uint64
 	work    chan eachDir // taken only by workers that have nothing to do
 	pending atomic.Int64 // directories that somebody walks, or is about to
@@ -106,7 +112,7 @@ func (p *parallel) start(root *os.File) (eachDir, error) {
 
 // walk walks one directory, which it takes over, and gives away what others can take.
 func (p *parallel) walk(ctx context.Context, cancel context.CancelCauseFunc, d eachDir) {
-	w := walk{visit: p.visit, mount: p.mount, enter: p.enter}
+	w := walk{visit: p.visit, mount: p.mount, enter: p.enter, before: p.before}
 	defer w.close()
 	if d.entry.Path != "." {
 		w.path = append([]byte(d.entry.Path), '/')

@@ -72,6 +72,8 @@ type walk struct {
 	path  []byte // of the directory on top, with its "/"; one for all levels, or a deep tree takes its depth squared
 	// enter opens a directory that was visited; fd -1 is one that somebody else takes over.
 	enter func(*Entry) (fd int, err error)
+	// before, if set, is told each name before anything is asked about it; done is one that needs no visit.
+	before func(dir int, base string) (done bool)
 }
 
 // walkDir is a directory that is being read.
@@ -112,8 +114,12 @@ func (w *walk) next() error {
 	if len(top.names) == 0 {
 		return w.pop()
 	}
-	e := Entry{Dir: top.fd, Base: top.names[0], Path: string(append(w.path, top.names[0]...))}
+	base := top.names[0]
 	top.names = top.names[1:]
+	if w.before != nil && w.before(top.fd, base) {
+		return nil
+	}
+	e := Entry{Dir: top.fd, Base: base, Path: string(append(w.path, base...))}
 	if err := e.stat(); err != nil {
 		return err
 	}
