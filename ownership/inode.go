@@ -23,13 +23,15 @@ type wish struct {
 
 	changes bool // the inode has something else now
 	both    bool // an id that both maps hold is among it
+	into    bool // it gets such an id
 	late    bool // an id that only the target map holds is among it
 }
 
 // delicate tells that looking at the inode after a kill would not say what it shall have: bits and capabilities are gone between two
-// system calls, and an id of both maps does not tell whether it is the old or the new one. Such inodes are recorded first.
+// system calls, and an id
+// of both maps does not tell whether it is the old or the new one. Such inodes are recorded first.
 func (w *wish) delicate() bool {
-	if w.both || w.Bits != 0 {
+	if w.both || w.into || w.Bits != 0 {
 		return true
 	}
 	for _, x := range w.Attrs {
@@ -51,6 +53,7 @@ func (v *view) decide(h *tree.Handle, attrs []tree.Xattr, refuse func(error)) (w
 		}
 		w.changes = w.changes || d.moves
 		w.both = w.both || d.both
+		w.into = w.into || d.into
 		w.late = w.late || d.late
 		return d.id
 	}

@@ -31,6 +31,7 @@ type verdict struct {
 	id    uint32 // as seen
 	moves bool
 	both  bool // only the reading decided
+	into  bool // it becomes an id that only the reading would decide on
 	late  bool // it is an id of To alone: shifted before, or never in From
 }
 
@@ -45,10 +46,18 @@ func (v *view) image(k idshift.Kind, seen uint32) (verdict, error) {
 		d.id = seen
 		return d, err
 	}
+	d.into = v.ambiguous(k, image)
 	if d.id, ok = v.Seen.Of(k).ToInside(image); !ok {
 		return d, &idshift.UnmappedError{Kind: k, ID: image}
 	}
 	return d, nil
+}
+
+// ambiguous tells whether both maps hold the outside id, for different inside ids.
+func (v *view) ambiguous(k idshift.Kind, out uint32) bool {
+	in, inFrom := v.From.Of(k).ToInside(out)
+	was, inTo := v.To.Of(k).ToInside(out)
+	return inFrom && inTo && in != was
 }
 
 // errBoth is an id that both maps hold, and nothing tells which one is meant.
