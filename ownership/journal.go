@@ -84,6 +84,7 @@ func readJournal(r io.Reader) (*journal, error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, 1<<20) // an attribute has at most 64 KiB
 	var last []byte
+	lines := int64(0)
 	for n := 0; s.Scan(); n++ {
 		if n == 0 {
 			if err := json.Unmarshal(s.Bytes(), &j.header); err != nil || j.Version != journalVersion {
@@ -96,14 +97,15 @@ func readJournal(r io.Reader) (*journal, error) {
 			if err := json.Unmarshal(last, &x); err != nil {
 				return nil, fmt.Errorf("%w: line %d: %w", errJournal, n, err)
 			}
-			j.records[inode{x.Dev, x.Ino}] = x
+			j.records[inode{x.Dev, x.Ino}] = x // twice the same if its name was changed meanwhile
+			lines++
 		}
 		last = append(last[:0], s.Bytes()...)
 	}
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(last, &j.end); err != nil || int64(len(j.records)) != j.Records || j.Inodes == 0 {
+	if err := json.Unmarshal(last, &j.end); err != nil || lines != j.Records || j.Inodes == 0 {
 		return nil, fmt.Errorf("%w: it does not end as it should", errJournal)
 	}
 	return j, nil
