@@ -128,7 +128,7 @@ type examineArgs struct {
 
 // examineHalf makes a partial tree in the directory and tries everything that a rootfs may need on a file in it.
 var examineHalf = userns.Half[examineArgs, []userns.Finding]{Name: "examine", Func: func(ctx context.Context, in *userns.Inner, a examineArgs) (found []userns.Finding, err error) {
-	parent, err := openParentDir(in.Files[0], a.Rest, a.As)
+	parent, err := OpenParentDir(in.Files[0], a.Rest, a.As)
 	if err != nil {
 		return nil, err
 	}

@@ -74,7 +74,7 @@ func (o FACL) run(ctx context.Context, command func([]string, facl.IO) int, args
 func (o FACL) enter(ctx context.Context, e *userns.Env, at *os.File, name string, j facl.Job, inside bool) (int, error) {
 	rest := ""
 	if at == nil {
-		parent, r, n, err := openParent(name)
+		parent, r, n, err := OpenParent(name)
 		if err != nil {
 			return 0, err
 		}
@@ -143,7 +143,7 @@ type faclResult struct {
 
 // faclHalf gets the directory that the file is in.
 var faclHalf = userns.Half[faclArgs, faclResult]{Name: "facl", Func: func(_ context.Context, in *userns.Inner, a faclArgs) (r faclResult, err error) {
-	parent, err := openParentDir(in.Files[0], a.Rest, a.As)
+	parent, err := OpenParentDir(in.Files[0], a.Rest, a.As)
 	if err != nil {
 		return r, err
 	}

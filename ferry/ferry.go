@@ -68,8 +68,8 @@ func report(in *userns.Inner) func(int64) {
 	}
 }
 
-// openParent opens the directory that the last component of path is in, as far as the caller may.
-func openParent(path string) (parent *os.File, rest, name string, err error) {
+// OpenParent opens the directory that the last component of path is in, as far as the caller may.
+func OpenParent(path string) (parent *os.File, rest, name string, err error) {
 	if path == "" { // Clean would make it the working directory
 		return nil, "", "", &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}

@@ -133,7 +133,7 @@ func (s *site) take(t testing.TB, o userns.Options, want string) {
 			t.Errorf("tree differs (- wanted, + there):\n%s", d)
 		}
 	}
-	_, err = Remove(t.Context(), e, s.target(), false)
+	_, err = Remove(t.Context(), e, s.target(), RemoveOptions{})
 	check(t, err)
 }
 

@@ -59,7 +59,7 @@ func TestMemorySoak(t *testing.T) {
 				e, err := userns.NewEnv(o)
 				check(t, err)
 				for _, tree := range []string{s.target(), s.target() + "2"} {
-					_, err := Remove(t.Context(), e, tree, false)
+					_, err := Remove(t.Context(), e, tree, RemoveOptions{})
 					check(t, err)
 				}
 				s.check(t)

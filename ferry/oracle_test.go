@@ -266,7 +266,7 @@ func TestFormatsAreRead(t *testing.T) {
 		check(t, archive.Compare(sides[0], sides[1], func(d archive.Difference) error {
 			return fmt.Errorf("%q: %v", argv, d)
 		}))
-		_, err = Remove(t.Context(), e.Env, to, false)
+		_, err = Remove(t.Context(), e.Env, to, RemoveOptions{})
 		check(t, err)
 	}
 }

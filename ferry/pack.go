@@ -46,7 +46,7 @@ func FormatOf(name string) archive.Format {
 
 // Pack writes the tree dir to a new file at out, which is the caller's by birth and appears when it is whole.
 func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (sum archive.Summary, err error) {
-	parent, rest, name, err := openParent(out)
+	parent, rest, name, err := OpenParent(out)
 	if err != nil {
 		return sum, err
 	}

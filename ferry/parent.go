@@ -15,31 +15,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// parentDir is the directory of the caller's that a tree is in or shall be in, as an inner half sees it. Names in it are
+// ParentDir is the directory of the caller's that a tree is in or shall be in, as an inner half sees it. Names in it are
 // made and removed with the rights of inner root or, where those do not reach, with the caller's own.
-type parentDir struct {
+type ParentDir struct {
 	*os.File
 	as userns.FSIDs
 }
 
-// openParentDir is the inner half of openParent. Close releases it.
-func openParentDir(outer *os.File, rest string, as userns.FSIDs) (*parentDir, error) {
+// OpenParentDir is the inner half of OpenParent. Close releases it.
+func OpenParentDir(outer *os.File, rest string, as userns.FSIDs) (*ParentDir, error) {
 	var dir *os.File
 	err := as.Do(func() (err error) { dir, err = userns.ReopenDir(outer, rest); return err })
 	if err != nil {
 		return nil, err
 	}
-	return &parentDir{dir, as}, nil
+	return &ParentDir{dir, as}, nil
 }
 
-func (p *parentDir) do(f func() error) error { return p.as.Do(f) }
+// Do calls f with the rights of inner root or, where permission was denied, of the caller; see userns.FSIDs.
+func (p *ParentDir) Do(f func() error) error { return p.as.Do(f) }
 
 // path names something in the directory, for messages.
-func (p *parentDir) path(name string) string { return filepath.Join(p.Name(), name) }
+func (p *ParentDir) path(name string) string { return filepath.Join(p.Name(), name) }
 
 // gid returns the group that uid 0's own chown can start from: the caller's in place of one that is not mapped, -1 where
 // nothing has to change.
-func (p *parentDir) gid(now uint32) int {
+func (p *ParentDir) gid(now uint32) int {
 	if p.as.Valid && now == 65534 {
 		return int(p.as.GID)
 	}
@@ -47,12 +48,12 @@ func (p *parentDir) gid(now uint32) int {
 }
 
 // remove takes away name with all that is in it.
-func (p *parentDir) remove(ctx context.Context, name string) (tree.Removed, error) {
-	return tree.Remove(ctx, p.File, name, p.do)
+func (p *ParentDir) remove(ctx context.Context, name string) (tree.Removed, error) {
+	return tree.Remove(ctx, p.File, name, p.Do)
 }
 
 // sweep removes the partial trees of name that nobody holds a lock on.
-func (p *parentDir) sweep(ctx context.Context, name string) error {
+func (p *ParentDir) sweep(ctx context.Context, name string) error {
 	names, err := tree.ReadNames(int(p.Fd()))
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.Name(), err)
@@ -62,7 +63,7 @@ func (p *parentDir) sweep(ctx context.Context, name string) error {
 		if !strings.HasPrefix(n, prefix) || len(n) != len(prefix)+8 {
 			continue
 		}
-		fd, err := p.openDir(n)
+		fd, err := p.OpenDir(n)
 		if err != nil {
 			continue // no directory, or not ours to open: no tree of ours
 		}
@@ -77,5 +78,5 @@ func (p *parentDir) sweep(ctx context.Context, name string) error {
 	return nil
 }
 
-// openDir opens the directory name in p for reading; the caller owns the fd.
-func (p *parentDir) openDir(name string) (int, error) { return tree.OpenDir(p.do, int(p.Fd()), name) }
+// OpenDir opens the directory name in p for reading; the caller owns the fd.
+func (p *ParentDir) OpenDir(name string) (int, error) { return tree.OpenDir(p.Do, int(p.Fd()), name) }

@@ -17,7 +17,7 @@ import (
 // partial is a tree that does not have its name yet: .NAME.partial-XXXXXXXX beside it, locked while somebody
 // fills it. What is not locked is litter of a process that was killed, and goes with the next run.
 type partial struct {
-	parent *parentDir
+	parent *ParentDir
 	name   string // final
 	temp   string
 	dir    *os.File // holds the lock
@@ -37,7 +37,7 @@ func partialPrefix(name string) string {
 
 // newPartial removes litter and makes an empty tree of mode 0700 that belongs to uid 0, without inherited ACLs. parent
 // stays the caller's.
-func newPartial(ctx context.Context, parent *parentDir, name string) (*partial, error) {
+func newPartial(ctx context.Context, parent *ParentDir, name string) (*partial, error) {
 	if err := parent.sweep(ctx, name); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func newPartial(ctx context.Context, parent *parentDir, name string) (*partial, 
 // make makes the directory, locks it and gives it to uid 0.
 func (p *partial) make() error {
 	at := int(p.parent.Fd())
-	if err := p.parent.do(func() error { return unix.Mkdirat(at, p.temp, 0o700) }); err != nil {
+	if err := p.parent.Do(func() error { return unix.Mkdirat(at, p.temp, 0o700) }); err != nil {
 		p.temp = "" // nothing to abort
 		return &fs.PathError{Op: "mkdirat", Path: p.parent.path(p.name), Err: err}
 	}
@@ -72,7 +72,7 @@ func (p *partial) make() error {
 		return &fs.PathError{Op: "flock", Path: p.dir.Name(), Err: err}
 	}
 	var named, ours unix.Stat_t
-	err = p.parent.do(func() error { return unix.Fstatat(at, p.temp, &named, unix.AT_SYMLINK_NOFOLLOW) })
+	err = p.parent.Do(func() error { return unix.Fstatat(at, p.temp, &named, unix.AT_SYMLINK_NOFOLLOW) })
 	if err := errors.Join(err, unix.Fstat(fd, &ours)); err != nil {
 		return &fs.PathError{Op: "fstatat", Path: p.dir.Name(), Err: err}
 	}
@@ -82,7 +82,7 @@ func (p *partial) make() error {
 	// Made with the caller's ids, or in a setgid directory, it is not uid 0's yet; its group may be one that has no place
 	// in the map, and then only its owner can change that.
 	if gid := p.parent.gid(ours.Gid); gid >= 0 {
-		if err := p.parent.do(func() error { return unix.Fchown(fd, -1, gid) }); err != nil {
+		if err := p.parent.Do(func() error { return unix.Fchown(fd, -1, gid) }); err != nil {
 			return &fs.PathError{Op: "fchown", Path: p.dir.Name(), Err: err}
 		}
 	}
@@ -91,7 +91,7 @@ func (p *partial) make() error {
 
 // openNew opens the directory just made: with the ids it was made with, for it may not be uid 0's yet.
 func (p *partial) openNew() (fd int, err error) {
-	err = p.parent.do(func() (err error) {
+	err = p.parent.Do(func() (err error) {
 		fd, err = unix.Openat(int(p.parent.Fd()), p.temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		return err
 	})
@@ -101,10 +101,10 @@ func (p *partial) openNew() (fd int, err error) {
 // commit gives the tree its name, which must be free or an empty directory.
 func (p *partial) commit() error {
 	fd := int(p.parent.Fd())
-	err := p.parent.do(func() error { return unix.Renameat2(fd, p.temp, fd, p.name, unix.RENAME_NOREPLACE) })
+	err := p.parent.Do(func() error { return unix.Renameat2(fd, p.temp, fd, p.name, unix.RENAME_NOREPLACE) })
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) { // EINVAL: the filesystem lacks the flag
 		// This replaces an empty directory, and nothing else.
-		err = p.parent.do(func() error { return unix.Renameat(fd, p.temp, fd, p.name) })
+		err = p.parent.Do(func() error { return unix.Renameat(fd, p.temp, fd, p.name) })
 	}
 	if err != nil {
 		return &fs.PathError{Op: "rename", Path: p.name, Err: describe(err)}

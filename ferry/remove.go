@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/nsferry/nsferry/archive/tree"
@@ -16,24 +17,31 @@ import (
 type removeArgs struct {
 	Rest, Name string
 	As         userns.FSIDs
-	Force      bool
+	Options    RemoveOptions
+}
+
+// RemoveOptions say how Remove goes about it.
+type RemoveOptions struct {
+	Force   bool // it is no error that nothing is there
+	DryRun  bool // only count, and name what would stay
+	Workers int
 }
 
 // Remove takes away path with all that is in it, whoever of the caller and his sub-ids owns it, and the leftovers of
-// an unpack to it that was killed. It crosses no mount. With force, that nothing is there is no error.
+// an unpack to it that was killed. It crosses no mount.
 //
 // As rm(1) does, it refuses "/" and what ends in "." or "..", and an empty path is nothing that is there, not the
 // working directory: each is more likely a script's mistake than meant.
-func Remove(ctx context.Context, e *userns.Env, path string, force bool) (tree.Removed, error) {
+func Remove(ctx context.Context, e *userns.Env, path string, o RemoveOptions) (tree.Removed, error) {
 	if err := removable(path); err != nil {
 		return tree.Removed{}, err
 	}
-	parent, rest, name, err := openParent(path)
+	parent, rest, name, err := OpenParent(path)
 	if err != nil {
 		return tree.Removed{}, err
 	}
 	defer parent.Close()
-	r, err := removeHalf.Run(ctx, e, removeArgs{rest, name, e.CallerFSIDs(), force}, nil, parent)
+	r, err := removeHalf.Run(ctx, e, removeArgs{rest, name, e.CallerFSIDs(), o}, nil, parent)
 	if err != nil {
 		return r, fmt.Errorf("rm %s: %w", path, err)
 	}
@@ -54,21 +62,52 @@ func removable(path string) error {
 
 // removeHalf gets the directory that the path is in.
 var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: func(ctx context.Context, in *userns.Inner, a removeArgs) (r tree.Removed, err error) {
-	parent, err := openParentDir(in.Files[0], a.Rest, a.As)
+	parent, err := OpenParentDir(in.Files[0], a.Rest, a.As)
 	if err != nil {
 		return r, err
 	}
 	defer parent.Close()
-	if err := parent.sweep(ctx, a.Name); err != nil {
-		return r, err
+	if !a.Options.DryRun {
+		if err := parent.sweep(ctx, a.Name); err != nil {
+			return r, err
+		}
 	}
 	var st unix.Stat_t
-	err = parent.do(func() error { return unix.Fstatat(int(parent.Fd()), a.Name, &st, unix.AT_SYMLINK_NOFOLLOW) })
-	if errors.Is(err, unix.ENOENT) && a.Force {
+	err = parent.Do(func() error { return unix.Fstatat(int(parent.Fd()), a.Name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	if errors.Is(err, unix.ENOENT) && a.Options.Force {
 		return r, nil
 	}
 	if err != nil {
 		return r, err
 	}
-	return parent.remove(ctx, a.Name)
+	if a.Options.DryRun {
+		return wouldRemove(ctx, parent, a, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	}
+	return tree.RemoveWith(ctx, parent.File, a.Name, Workers(a.Options.Workers), parent.Do)
 }}
+
+// wouldRemove is the dry run.
+func wouldRemove(ctx context.Context, parent *ParentDir, a removeArgs, isDir bool) (r tree.Removed, err error) {
+	if !isDir {
+		return tree.Removed{Inodes: 1}, nil
+	}
+	fd, err := parent.OpenDir(a.Name)
+	if err != nil {
+		return r, &fs.PathError{Op: "openat", Path: a.Name, Err: err}
+	}
+	dir := os.NewFile(uintptr(fd), a.Name)
+	defer dir.Close()
+	at, err := tree.RootEntry(parent.File)
+	if err != nil {
+		return r, err
+	}
+	root, err := tree.RootEntry(dir)
+	if err == nil && root.Stat.Mnt_id != at.Stat.Mnt_id {
+		err = &fs.PathError{Op: "remove", Path: a.Name, Err: tree.ErrMounted}
+	}
+	if err != nil {
+		return r, err
+	}
+	n, bad, err := tree.Removable(ctx, dir, Workers(a.Options.Workers))
+	return tree.Removed{Inodes: n}, errors.Join(err, errors.Join(bad...))
+}

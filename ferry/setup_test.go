@@ -43,7 +43,7 @@ func place(t testing.TB, e *userns.Env) string {
 	check(t, err)
 	check(t, os.Chmod(dir, 0o777))
 	t.Cleanup(func() {
-		if _, err := Remove(context.Background(), e, dir, true); err != nil {
+		if _, err := Remove(context.Background(), e, dir, RemoveOptions{Force: true}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -34,7 +34,7 @@ type unpackArgs struct {
 // Unpack makes the tree dir from an archive, an open file or pipe, which stays the caller's. dir must be absent or an
 // empty directory; it appears when all is in it.
 func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o UnpackOptions) (archive.Summary, error) {
-	parent, rest, name, err := openParent(dir)
+	parent, rest, name, err := OpenParent(dir)
 	if err != nil {
 		return archive.Summary{}, err
 	}
@@ -51,7 +51,7 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 
 // unpackHalf gets the archive and the directory that the tree shall be in.
 var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (sum archive.Summary, err error) {
-	parent, err := openParentDir(in.Files[1], a.Rest, a.As)
+	parent, err := OpenParentDir(in.Files[1], a.Rest, a.As)
 	if err != nil {
 		return sum, err
 	}
@@ -76,8 +76,8 @@ var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: 
 }}
 
 // free checks before any work that the target's name can be taken: it is absent or an empty directory.
-func free(parent *parentDir, name string) error {
-	fd, err := parent.openDir(name)
+func free(parent *ParentDir, name string) error {
+	fd, err := parent.OpenDir(name)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil

@@ -288,6 +288,19 @@ func TestBuilderDirTwice(t *testing.T) {
 	wantTree(t, dir.Name(), "dir . @ 755\ndir d @ 710 mtime=1000000000.000000005\nfile d/f @ 644 \"x\"\nfile f @ 644 \"x\"")
 }
 
+// TestBuilderDirAgain: nor those that the directory has on disk already, because nothing was under way in it.
+func TestBuilderDirAgain(t *testing.T) {
+	dir := openTestDir(t, t.TempDir())
+	must(t, runScript(t, NewRoot(dir), 2, func(s *script) {
+		m := meta(0o777)
+		m.Xattrs = []Xattr{{XattrAccess, aclValue(t, "u::rwx,u:777:rwx,g::rwx,m::rwx,o::rwx")}, {"user.x", []byte("y")}}
+		s.do(s.b.Dir(context.Background(), "d", m))
+		s.dir("e", 0o755) // d has its metadata now
+		s.dir("d", 0o710)
+	}))
+	wantTree(t, dir.Name(), "dir . @ 755\ndir d @ 710 mtime=1000000000.000000005\ndir e @ 755 mtime=1000000000.000000005")
+}
+
 // TestBuilderPending: attributes that wait for their directory are bounded.
 func TestBuilderPending(t *testing.T) {
 	dir := openTestDir(t, t.TempDir())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,13 +20,20 @@ type Removed struct{ Inodes int64 }
 // Remove takes away name in dir, whatever it is, with all that is in it. It follows no symlink, crosses no mount and holds a bounded
 // number of fds. It goes on after an error and returns all of them joined (at most maxErrors in full); what could not be removed stays.
 //
+// Several workers unlink first what is no directory. Then one goes through all that is left, and names what stays and why.
+//
 // The calls that concern name in dir itself go through rights, which runs what it is given, perhaps with other ids; nil is
 // no other.
 func Remove(ctx context.Context, dir *os.File, name string, rights func(func() error) error) (Removed, error) {
+	return RemoveWith(ctx, dir, name, runtime.GOMAXPROCS(0), rights)
+}
+
+// RemoveWith is Remove with a number of workers.
+func RemoveWith(ctx context.Context, dir *os.File, name string, workers int, rights func(func() error) error) (Removed, error) {
 	if rights == nil {
 		rights = func(f func() error) error { return f() }
 	}
-	r := remover{start: int(dir.Fd()), rights: rights}
+	r := remover{start: int(dir.Fd()), rights: rights, workers: workers}
 	err := r.run(ctx, name)
 	if r.more > 0 {
 		r.errs = append(r.errs, fmt.Errorf("and %d more", r.more))
@@ -37,12 +45,13 @@ const maxErrors = 20
 
 type remover struct {
 	Removed
-	start  int // the directory that the name is in
-	rights func(func() error) error
-	mount  uint64
-	stack  []removeDir
-	errs   []error
-	more   int
+	start   int // the directory that the name is in
+	rights  func(func() error) error
+	workers int
+	mount   uint64
+	stack   []removeDir
+	errs    []error
+	more    int
 }
 
 // removeDir is a directory that is being emptied.
@@ -91,6 +100,9 @@ func (r *remover) run(ctx context.Context, name string) error {
 		return err
 	}
 	r.mount = e.Stat.Mnt_id
+	if r.workers > 1 {
+		r.sweep(ctx, name)
+	}
 	r.take(r.start, name)
 	for len(r.stack) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -121,7 +133,7 @@ func (r *remover) take(dir int, base string) {
 	case errors.Is(err, unix.ENOENT):
 		return
 	case !errors.Is(err, unix.EISDIR):
-		r.fail(pathError("unlinkat", r.path(base), err))
+		r.fail(pathError("unlinkat", r.path(base), explain(dir, base, err)))
 		return
 	}
 	if err := r.open(dir, base); err != nil {
@@ -183,7 +195,7 @@ func (r *remover) leave() error {
 	case errors.Is(err, unix.ENOTEMPTY) && len(r.errs) > 0: // what is in it was named before
 	case errors.Is(err, unix.ENOENT):
 	default:
-		r.fail(pathError("rmdir", r.path(top.base), err))
+		r.fail(pathError("rmdir", r.path(top.base), explain(parent, top.base, err)))
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func Walk(ctx context.Context, root *os.File, visit func(*Entry) error) error {
 	if err != nil {
 		return pathError("openat", root.Name(), err)
 	}
-	w := walk{visit: visit}
+	w := walk{visit: visit, enter: openVisited}
 	defer w.close()
 	e := Entry{Path: ".", Dir: fd, Base: "."}
 	if err := e.stat(); err != nil {
@@ -70,6 +70,10 @@ type walk struct {
 	mount uint64
 	stack []walkDir
 	path  []byte // of the directory on top, with its "/"; one for all levels, or a deep tree takes its depth squared
+	// enter opens a directory that was visited; fd -1 is one that somebody else takes over.
+	enter func(*Entry) (fd int, err error)
+	// before, if set, is told each name before anything is asked about it; done is one that needs no visit.
+	before func(dir int, base string) (done bool)
 }
 
 // walkDir is a directory that is being read.
@@ -110,8 +114,12 @@ func (w *walk) next() error {
 	if len(top.names) == 0 {
 		return w.pop()
 	}
-	e := Entry{Dir: top.fd, Base: top.names[0], Path: string(append(w.path, top.names[0]...))}
+	base := top.names[0]
 	top.names = top.names[1:]
+	if w.before != nil && w.before(top.fd, base) {
+		return nil
+	}
+	e := Entry{Dir: top.fd, Base: base, Path: string(append(w.path, base...))}
 	if err := e.stat(); err != nil {
 		return err
 	}
@@ -123,11 +131,16 @@ func (w *walk) next() error {
 	if err != nil || e.Type() != unix.S_IFDIR {
 		return err
 	}
-	fd, err := openAt(e.Dir, e.Base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return pathError("openat", e.Path, err)
+	fd, err := w.enter(&e)
+	if err != nil || fd < 0 {
+		return err
 	}
 	return w.push(fd, &e)
+}
+
+func openVisited(e *Entry) (int, error) {
+	fd, err := openAt(e.Dir, e.Base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	return fd, pathError("openat", e.Path, err)
 }
 
 // pop leaves a directory; the one above may have to be opened again and must be the one that it was.

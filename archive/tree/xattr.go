@@ -37,13 +37,13 @@ func procPath(dir int, base string) string {
 // XattrsAt returns the extended attributes of base in dir, sorted by key; none, also where the filesystem has none.
 func XattrsAt(dir int, base string) ([]Xattr, error) {
 	path := procPath(dir, base)
-	keys, err := xattrKeys(path)
+	keys, err := xattrKeys(unix.Llistxattr, path)
 	if err != nil || len(keys) == 0 {
 		return nil, err
 	}
 	attrs := make([]Xattr, 0, len(keys))
 	for _, key := range keys {
-		value, err := xattrValue(path, key)
+		value, err := xattrValue(unix.Lgetxattr, path, key)
 		if errors.Is(err, unix.ENODATA) {
 			continue // gone since it was listed, or listed for others only
 		}
@@ -55,11 +55,12 @@ func XattrsAt(dir int, base string) ([]Xattr, error) {
 	return attrs, nil
 }
 
-func xattrKeys(path string) ([]string, error) {
+// xattrKeys lists with list, which follows path's last component or does not; a magic link is to be followed.
+func xattrKeys(list func(string, []byte) (int, error), path string) ([]string, error) {
 	var small [512]byte
 	buf := small[:]
 	for {
-		n, err := unix.Llistxattr(path, buf)
+		n, err := list(path, buf)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -87,10 +88,10 @@ func sortedKeys(list []byte) []string {
 	return keys
 }
 
-func xattrValue(path, key string) ([]byte, error) {
+func xattrValue(read func(string, string, []byte) (int, error), path, key string) ([]byte, error) {
 	buf := make([]byte, 128)
 	for {
-		n, err := unix.Lgetxattr(path, key, buf)
+		n, err := read(path, key, buf)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

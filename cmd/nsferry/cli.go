@@ -18,7 +18,11 @@ type cli struct {
 	Verify verifyCmd `cmd:"" group:"tree" help:"Check that an archive is whole."`
 	Rm     rmCmd     `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
 
-	ACL aclCmd `cmd:"" name:"acl" group:"ids" help:"Show and change ACLs, as getfacl and setfacl do."`
+	ACL   aclCmd   `cmd:"" name:"acl" group:"ids" help:"Show and change ACLs, as getfacl and setfacl do."`
+	Shift shiftCmd `cmd:"" group:"ids" help:"Re-own a tree in place: from one model, range or map to another."`
+	Give  giveCmd  `cmd:"" group:"ids" help:"Make files yours."`
+	Take  takeCmd  `cmd:"" group:"ids" help:"Make files inner root's."`
+	Clamp clampCmd `cmd:"" group:"ids" help:"Set the times of a tree that are later than an epoch to it."`
 
 	Run        runCmd        `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
 	Doctor     doctorCmd     `cmd:"" group:"namespace" help:"Test every prerequisite, and say what to do about what is missing."`
@@ -65,7 +69,7 @@ func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "tree", Title: "Trees and archives:"},
-			{Key: "ids", Title: "Ids and ACLs:"},
+			{Key: "ids", Title: "Owners, ids and ACLs:"},
 			{Key: "namespace", Title: "Namespace:"},
 			{Key: "about", Title: "About nsferry:"},
 		}),

@@ -50,7 +50,7 @@ func TestDescriptors(t *testing.T) {
 				return ferry.List(t.Context(), env, of, ferry.ListOptions{}, func(listing.Node) error { return nil })
 			}
 			remove := func(what string) error {
-				_, err := ferry.Remove(t.Context(), e, what, false)
+				_, err := ferry.Remove(t.Context(), e, what, ferry.RemoveOptions{})
 				return err
 			}
 			round := func() {
