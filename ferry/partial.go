@@ -60,6 +60,7 @@ func newPartial(ctx context.Context, parent *parentDir, name string) (*partial, 
 func (p *partial) make() error {
 	at := int(p.parent.Fd())
 	if err := p.parent.do(func() error { return unix.Mkdirat(at, p.temp, 0o700) }); err != nil {
+		p.temp = "" // nothing to abort
 		return &fs.PathError{Op: "mkdirat", Path: p.parent.path(p.name), Err: err}
 	}
 	fd, err := p.openNew()

@@ -32,12 +32,20 @@ type ownError struct {
 func (e ownError) ExitCode() int { return e.status }
 func (e ownError) Unwrap() error { return e.error }
 
+// notRun gives an error of preparing the command the status that tells it from the command's own, unless it has one.
+func notRun(err error) error {
+	if userns.ExitCode(err) == userns.ExitFailed {
+		return ownError{err, userns.ExitOwn}
+	}
+	return err
+}
+
 // Run runs a command inside and exits with its status.
 func (c *runCmd) Run(ctx context.Context, e *userns.Env, out *Out) (err error) {
 	spec, err := c.mounts()
 	defer func() { err = errors.Join(err, closeSpec(spec)) }()
 	if err != nil {
-		return err
+		return notRun(err)
 	}
 	command := c.Command
 	if len(command) > 0 && command[0] == "--" {

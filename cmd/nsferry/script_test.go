@@ -19,6 +19,7 @@ import (
 // TestMain serves inner processes, and lets scripts run nsferry as a command: this test binary under that name.
 func TestMain(m *testing.M) {
 	userns.Main(halves()...)
+	servePlace()
 	testscript.Main(m, map[string]func(){"nsferry": main})
 }
 

@@ -32,13 +32,13 @@ const inside = " setgroups setresgid setresuid capset mount"
 // checks is in the order in which causes hide each other.
 var checks = []check{
 	{"clone", limitCheck("userns.sysctl.max", "user")},
-	{"clone", limitCheck("userns.sysctl.mnt", "mnt")},
+	{"clone unshare", limitCheck("userns.sysctl.mnt", "mnt")},
 	{"clone", limitCheck("userns.sysctl.pid", "pid")},
-	{"clone", checkLimitReached},
+	{"clone unshare", checkLimitReached},
 	{"clone", checkDebianClone},
 	{"clone uid_map gid_map" + inside, checkAppArmor},
 	{"clone", checkSysAdmin},
-	{"clone", checkSeccomp},
+	{"clone unshare", checkSeccomp},
 	{"clone", checkChroot},
 	{"clone", checkProcessLimit},
 	{"uid_map gid_map", checkNoNewPrivs},
@@ -72,7 +72,7 @@ func limitCheck(id, kind string) func(x *exam) Finding {
 // namespaces are nested already (clone(2); EUSERS before Linux 4.9).
 func checkLimitReached(x *exam) Finding {
 	f := Finding{ID: "userns.limit", State: StateOK, What: "the limits of namespaces are not reached"}
-	if x.failed("clone", syscall.ENOSPC, syscall.EUSERS) {
+	if x.failed("clone", syscall.ENOSPC, syscall.EUSERS) || x.failed("unshare", syscall.ENOSPC) {
 		f.State, f.What = StateProblem, "the limit of namespaces, or of 32 nested ones, is reached"
 		f.Remedy = "end other sandboxes of this user, or, as root of the outermost namespace: sysctl -w user.max_user_namespaces=100000"
 	}
@@ -149,7 +149,7 @@ func checkSeccomp(x *exam) Finding {
 		return f
 	}
 	f.State, f.What, f.Evidence = StateNote, "a system call filter is active", "Seccomp: 2 in /proc/self/status"
-	if x.failed("clone", syscall.EPERM, syscall.ENOSYS) {
+	if x.failed("clone", syscall.EPERM, syscall.ENOSYS) || x.failed("unshare", syscall.EPERM, syscall.ENOSYS) {
 		f.State, f.What = StateProblem, "a system call filter forbids user namespaces"
 		f.Remedy = "start the container with --security-opt seccomp=unconfined (docker, podman), or with a profile that allows clone, unshare, mount and setns"
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -65,8 +66,7 @@ func act(halves []Registered, up *upLink, dec *json.Decoder, start startMessage,
 		runtime.LockOSThread() // this thread changes its root; the command will be its child
 		spec = start.Init.Mounts.unpack(files)
 		if err := spec.Detach(); err != nil { // still the caller, and still among his mounts
-			_ = up.send(upMessage{Error: remote(err)})
-			return ExitOwn
+			return refuse(up, ExitOwn, err)
 		}
 	case !start.Outlives:
 		more = []step{{"mount", privateMounts}}
@@ -82,6 +82,20 @@ func act(halves []Registered, up *upLink, dec *json.Decoder, start startMessage,
 		return serveJanitor(up, start, files)
 	}
 	return serveHalf(halves, up, dec, start, files)
+}
+
+// refuse reports why a foreign command cannot be started, and returns code. A namespace that the kernel does not give is
+// for the outer process to explain.
+func refuse(up *upLink, code int, err error) int {
+	m := upMessage{Error: remote(err)}
+	m.Error.Code = code
+	var call *os.SyscallError
+	var errno syscall.Errno
+	if errors.As(err, &call) && call.Syscall == "unshare" && errors.As(err, &errno) {
+		m = upMessage{Setup: &setupFailure{Step: "unshare", Errno: errno}}
+	}
+	_ = up.send(m)
+	return code
 }
 
 // serveHalf runs the half that start names and reports its result. A panic of the half ends the process in the runtime's
