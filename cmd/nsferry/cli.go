@@ -18,6 +18,11 @@ type cli struct {
 	Verify verifyCmd `cmd:"" group:"tree" help:"Check that an archive is whole."`
 	Rm     rmCmd     `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
 
+	Grant  grantCmd  `cmd:"" group:"ids" help:"Let inner root into directories of yours, for tools that walk paths."`
+	Revoke revokeCmd `cmd:"" group:"ids" help:"Take grants back: everything is again what it was."`
+	Audit  auditCmd  `cmd:"" group:"ids" help:"Who owns what below a directory, and what there is dangerous or left over."`
+	Du     duCmd     `cmd:"" group:"ids" help:"Sizes of trees, what you cannot read included."`
+
 	Run        runCmd        `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
 	Doctor     doctorCmd     `cmd:"" group:"namespace" help:"Test every prerequisite, and say what to do about what is missing."`
 	Map        mapCmd        `cmd:"" group:"namespace" help:"Show the id maps, translate ids."`
@@ -63,6 +68,7 @@ func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "tree", Title: "Trees and archives:"},
+			{Key: "ids", Title: "Owners and rights:"},
 			{Key: "namespace", Title: "Namespace:"},
 			{Key: "about", Title: "About nsferry:"},
 		}),

@@ -28,6 +28,8 @@ var layers = [][]string{
 	{"cmd/nsferry/manual"}, // knows the grammar library and nothing of ours
 	{"sstate"},
 	{"sstate/store", "sstate/remote", "sstate/debs"},
+	{"audit"},
+	{"grant"},
 	{"ferry"},
 	{"archive", "idshift/userns", "idshift/handoff"},
 	{"idshift/userns/mounts"},

@@ -16,7 +16,9 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/nsferry/nsferry/audit"
 	"github.com/nsferry/nsferry/ferry"
+	"github.com/nsferry/nsferry/grant"
 	"github.com/nsferry/nsferry/idshift/userns"
 )
 
@@ -36,7 +38,7 @@ func main() {
 
 // halves is the table of what may run on the other side of the border.
 func halves() []userns.Registered {
-	return ferry.Halves()
+	return slices.Concat(ferry.Halves(), grant.Halves(), audit.Halves())
 }
 
 // exitStatus is the status of a command that was run for the user, who gets it unchanged and without a word.
