@@ -123,4 +123,3 @@ func (h Holding) Error() string {
 	}
 	return text
 }
-

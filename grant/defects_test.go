@@ -200,4 +200,3 @@ func TestInheritable(t *testing.T) {
 }
 
 func uid(w *world) string { return strings.TrimSpace(w.sh("id -u")) }
-
