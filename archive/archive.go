@@ -30,6 +30,17 @@ func (s *Summary) skip(reason string) {
 	s.Skipped[reason]++
 }
 
+// maxReasons bounds how many attributes are counted by name: an archive may invent any number of them.
+const maxReasons = 50
+
+func (s *Summary) skipAttribute(key string) {
+	reason := "attribute " + key
+	if _, known := s.Skipped[reason]; !known && (len(s.Skipped) >= maxReasons || len(key) > 255) {
+		reason = "attribute of another name"
+	}
+	s.skip(reason)
+}
+
 // Warnings returns a sentence for each reason for which something was left out, sorted.
 func (s *Summary) Warnings() []string {
 	var w []string

@@ -181,7 +181,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 	}
 	names := make(map[string]*toc.Entry)
 	number := int64(0)
-	err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
+	_, err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
 		kept := *e
 		kept.Offset = number // tells entries of one name apart: the last one counts, as when it is extracted
 		names[e.Name] = &kept
@@ -199,7 +199,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 		return err
 	}
 	number = 0
-	err = readEntries(ctx, in, workers, func(at *toc.Entry, t *tarfmt.Reader) error {
+	_, err = readEntries(ctx, in, workers, func(at *toc.Entry, t *tarfmt.Reader) error {
 		if number++; number-1 != e.Offset {
 			return nil
 		}

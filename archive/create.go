@@ -58,7 +58,7 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 	if err := c.run(ctx, root); err != nil {
 		return c.sum, err
 	}
-	c.sum.Stored, err = sink.close()
+	c.sum.Stored, err = sink.close(o.Policy.record(&c.sum))
 	return c.sum, err
 }
 
@@ -122,7 +122,7 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 			return err
 		}
 		if e.Mount && !c.o.CrossMounts {
-			return tree.SkipDir
+			return tree.ErrSkipDir
 		}
 		return nil
 	})

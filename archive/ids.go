@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/nsferry/nsferry/acl"
+	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
 )
 
@@ -41,17 +42,26 @@ func (i IDs) seen(k idshift.Kind, inside uint32) (uint32, error) {
 	return inside, err
 }
 
-// aclInside reads an ACL attribute as the kernel showed it; its ids become inside ids.
-func (i IDs) aclInside(value []byte) (acl.ACL, error) {
-	a, err := acl.Decode(value)
-	if err != nil {
-		return nil, err
+// implied is what directories get that an archive does not name, as tar makes them for uid 0; nil when ids 0 have no place in the map.
+func (i IDs) implied() *tree.Meta {
+	uid, uerr := i.seen(idshift.UID, 0)
+	gid, gerr := i.seen(idshift.GID, 0)
+	if uerr != nil || gerr != nil {
+		return nil
 	}
+	return &tree.Meta{Mode: 0o755, UID: uid, GID: gid}
+}
+
+// aclInside translates an ACL as the kernel showed it; its ids become inside ids. from is what it was shifted by.
+func (i IDs) aclInside(a acl.ACL) (inside acl.ACL, from idshift.Shift, err error) {
 	if i.Arithmetic {
-		return i.Plain.Inside().ACL(a)
+		from = i.Plain.Inside()
+		a, err = from.ACL(a)
+		return a, from, err
 	}
-	_, err = i.Plain.Outside().ACL(a)
-	return a, err
+	from = i.Plain.Outside()
+	_, err = from.ACL(a)
+	return a, from, err
 }
 
 // aclSeen returns the attribute to give to the kernel for an ACL with inside ids.
@@ -107,6 +117,9 @@ type found struct {
 
 // note records that err (an UnmappedError, else it is returned) was met at path.
 func (m *misfits) note(path string, err error) error {
+	if err == nil {
+		return nil
+	}
 	var u *idshift.UnmappedError
 	if !errors.As(err, &u) {
 		return err
@@ -119,9 +132,32 @@ func (m *misfits) note(path string, err error) error {
 		f.count++
 		return nil
 	}
-	m.ids[key] = &found{1, path}
+	if len(m.ids) == maxMisfits {
+		return fmt.Errorf("more than %d ids have no place in the map, the last one %v %d", maxMisfits, u.Kind, u.ID)
+	}
+	m.ids[key] = &found{1, quote(path)}
 	return nil
 }
+
+// noteACL records every id of a that s has no image for.
+func (m *misfits) noteACL(path string, a acl.ACL, s idshift.Shift) error {
+	for _, e := range a {
+		var err error
+		switch e.Tag {
+		case acl.User:
+			_, err = s.Owner(idshift.UID, e.ID)
+		case acl.Group:
+			_, err = s.Owner(idshift.GID, e.ID)
+		}
+		if err := m.note(path, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxMisfits bounds how many are collected: an archive or a tree that has more does not lack a line in /etc/subuid.
+const maxMisfits = 10000
 
 func (m *misfits) any() bool { return len(m.ids) > 0 }
 
@@ -161,7 +197,7 @@ func (m *misfits) err(plain idshift.Mapping) error {
 	e := &MisfitError{Map: plain, Total: len(keys)}
 	for _, k := range keys[:min(len(keys), maxNamed)] {
 		f := m.ids[k]
-		e.IDs = append(e.IDs, fmt.Sprintf("%v %d (%d ×, first %q)", k.kind, k.id, f.count, f.first))
+		e.IDs = append(e.IDs, fmt.Sprintf("%v %d (%d ×, first %s)", k.kind, k.id, f.count, f.first))
 	}
 	return e
 }

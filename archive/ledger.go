@@ -29,7 +29,7 @@ func tocEntry(h *tarfmt.Header, top string) (toc.Entry, error) {
 	}
 	if h.Type == tarfmt.Link {
 		if e.Link, err = entryPath(h.Link, top); err != nil {
-			return e, fmt.Errorf("entry %q: hard link target: %w", h.Name, err)
+			return e, fmt.Errorf("entry %s: hard link target: %w", quote(h.Name), err)
 		}
 	}
 	for _, x := range h.Xattrs {

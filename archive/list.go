@@ -98,7 +98,7 @@ func openFramed(in *os.File) (*zframe.File, error) {
 }
 
 func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.Node) error) error {
-	return readEntries(ctx, in, workers, func(e *toc.Entry, t *tarfmt.Reader) error {
+	_, err := readEntries(ctx, in, workers, func(e *toc.Entry, t *tarfmt.Reader) error {
 		if e.Type == toc.File {
 			var err error
 			if e.Digest, err = digest(t, e.Size, e.Sparse); err != nil {
@@ -111,13 +111,15 @@ func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.
 		}
 		return fn(n)
 	})
+	return err
 }
 
-// readEntries decodes an archive of any make and calls fn for every entry, which may read its data.
-func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.Entry, *tarfmt.Reader) error) error {
-	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: workers, MaxRatio: maxRatio})
+// readEntries decodes an archive of any make and calls fn for every entry, which may read its data. It returns the outer
+// format.
+func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.Entry, *tarfmt.Reader) error) (zframe.Kind, error) {
+	stream, kind, err := zframe.Decompress(in, zframe.Options{Workers: workers, MaxRatio: maxRatio})
 	if err != nil {
-		return err
+		return kind, err
 	}
 	defer stream.Close()
 	t := tarfmt.NewReader(stream, tarfmt.Limits{})
@@ -125,10 +127,10 @@ func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.En
 	for first := true; ; first = false {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return drain(stream)
+			return kind, drain(stream)
 		}
 		if err != nil {
-			return err
+			return kind, err
 		}
 		if first && isTop(h) {
 			top = topDir
@@ -138,7 +140,7 @@ func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.En
 			err = fn(&e, t)
 		}
 		if err := errors.Join(err, ctx.Err()); err != nil {
-			return err
+			return kind, err
 		}
 	}
 }
@@ -260,4 +262,13 @@ func WriteLines(w io.Writer) (fn func(listing.Node) error, flush func() error) {
 		_, err := bw.Write(line)
 		return err
 	}, bw.Flush
+}
+
+// RawSize returns the size of the tar stream in an archive of ours, in bytes, and 0 for one whose end does not tell.
+func RawSize(in *os.File) int64 {
+	f, err := openFramed(in)
+	if err != nil {
+		return 0
+	}
+	return f.Raw()
 }

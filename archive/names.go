@@ -4,14 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 )
+
+// maxDepth bounds how deep a tree is: every level that leads to an entry takes memory.
+const maxDepth = 16384
+
+// quote is a name for messages, which are not the place for megabytes.
+func quote(name string) string {
+	const most = 512
+	if len(name) > most {
+		return fmt.Sprintf("%q… (%d bytes)", name[:most], len(name))
+	}
+	return strconv.Quote(name)
+}
 
 // entryPath turns an entry's name into a path below the root: "." or a clean relative one. Leading "/" and "./" mean
 // the root, as for every tar; ".." never occurs in a rootfs and is refused, top is a directory to strip.
 func entryPath(name, top string) (string, error) {
 	if strings.IndexByte(name, 0) >= 0 {
-		return "", fmt.Errorf("entry %q: the name holds a NUL", name)
+		return "", fmt.Errorf("entry %s: the name holds a NUL", quote(name))
 	}
 	kept := make([]string, 0, 16)
 	for part := range strings.SplitSeq(name, "/") {
@@ -19,16 +32,19 @@ func entryPath(name, top string) (string, error) {
 		case "", ".":
 			continue
 		case "..":
-			return "", fmt.Errorf("entry %q: %w", name, ErrOutside)
+			return "", fmt.Errorf("entry %s: %w", quote(name), ErrOutside)
 		}
 		if len(part) > 255 {
-			return "", fmt.Errorf("entry %q: a component is longer than 255 bytes", name)
+			return "", fmt.Errorf("entry %s: a component is longer than 255 bytes", quote(name))
+		}
+		if len(kept) == maxDepth {
+			return "", fmt.Errorf("entry %s: the name has more than %d components", quote(name), maxDepth)
 		}
 		kept = append(kept, part)
 	}
 	if top != "" {
 		if len(kept) == 0 || kept[0] != top {
-			return "", fmt.Errorf("entry %q is not below %q, the archive's single top directory", name, top)
+			return "", fmt.Errorf("entry %s is not below %q, the archive's single top directory", quote(name), top)
 		}
 		kept = kept[1:]
 	}

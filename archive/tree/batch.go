@@ -17,10 +17,11 @@ const batchSize = 512 << 10
 
 // batch is what a worker takes at a time: several small files, or one piece of a large one.
 type batch struct {
-	buf   []byte
-	files []smallFile
-	piece *largeFile
-	off   int64 // of the piece in the file
+	buf    []byte
+	files  []smallFile
+	weight int // bytes that the files take beside their contents
+	piece  *largeFile
+	off    int64 // of the piece in the file
 }
 
 type smallFile struct {
@@ -35,7 +36,7 @@ type smallFile struct {
 
 func (j *batch) reset() {
 	clear(j.files)
-	j.buf, j.files, j.piece = j.buf[:0], j.files[:0], nil
+	j.buf, j.files, j.weight, j.piece = j.buf[:0], j.files[:0], 0, nil
 }
 
 // reserve gives n bytes at the end of the buffer.
@@ -78,7 +79,8 @@ func (b *Builder) File(ctx context.Context, path string, m Meta, size int64, seg
 	}
 	b.occupy(n, base)
 	j.files = append(j.files, smallFile{dir: n, base: base, path: path, meta: m, size: size, segs: segs, data: data})
-	if len(j.files) >= 1024 {
+	j.weight += len(path) + m.weight() + 16*len(segs)
+	if len(j.files) >= 1024 || j.weight > batchSize {
 		b.flush()
 	}
 	return nil
@@ -96,9 +98,9 @@ func (b *Builder) occupy(n *dirNode, base string) {
 func (b *Builder) vacate(n *dirNode, base string) {
 	b.mu.Lock()
 	delete(b.busy, place{n.id, base})
+	b.release(n)
 	b.changed.Broadcast()
 	b.mu.Unlock()
-	b.release(n)
 }
 
 // flush hands the current batch to the workers.

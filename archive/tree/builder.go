@@ -16,11 +16,14 @@ import (
 //
 // Directories get their metadata when nothing in them is under way any more, the deepest first.
 type Builder struct {
-	root *Root
-	uid  uint32
-	gid  uint32
+	root    *Root
+	uid     uint32
+	gid     uint32
+	implied *Meta
+	maxFds  int
 
 	stack []level // the directories that lead to the last entry, the root first
+	top   string  // path of the last level, "" for the root
 
 	jobs    chan *batch
 	free    chan *batch
@@ -31,7 +34,18 @@ type Builder struct {
 	changed *sync.Cond         // an inode in busy is done
 	open    map[inode]*dirNode // directories that still wait for their metadata
 	busy    map[place]struct{} // files that a worker still has to write
+	fds     int                // of directories in open
+	pending int                // bytes of attributes that directories in open wait for
 	err     error              // the first failure of a worker
+}
+
+// BuildOptions are how a Builder works.
+type BuildOptions struct {
+	// Workers is the number of goroutines that write.
+	Workers int
+	// Implied is what directories get which something is in, but which are not made by Dir, the root among them; but for the
+	// time, which is that of their making. With nil, a parent that is not there is an error.
+	Implied *Meta
 }
 
 // inode identifies one within the tree.
@@ -43,21 +57,24 @@ type place struct {
 	base string
 }
 
-// NewBuilder starts workers goroutines that write into the directory root, which must be empty and stays the
-// caller's. Close must be called.
-func NewBuilder(root *os.File, workers int) (*Builder, error) {
-	return newBuilder(NewRoot(root), workers)
+// NewBuilder starts goroutines that write into the directory root, which must be empty and stays the caller's. Close must
+// be called.
+func NewBuilder(root *os.File, o BuildOptions) (*Builder, error) {
+	return newBuilder(NewRoot(root), o)
 }
 
-func newBuilder(root *Root, workers int) (*Builder, error) {
+func newBuilder(root *Root, o BuildOptions) (*Builder, error) {
+	workers := max(o.Workers, 1)
 	b := &Builder{
-		root: root,
-		uid:  uint32(os.Geteuid()),
-		gid:  uint32(os.Getegid()),
-		jobs: make(chan *batch, workers),
-		free: make(chan *batch, 2*workers+2),
-		open: make(map[inode]*dirNode),
-		busy: make(map[place]struct{}),
+		root:    root,
+		uid:     uint32(os.Geteuid()),
+		gid:     uint32(os.Getegid()),
+		implied: o.Implied,
+		maxFds:  dirFds(),
+		jobs:    make(chan *batch, workers),
+		free:    make(chan *batch, 2*workers+2),
+		open:    make(map[inode]*dirNode),
+		busy:    make(map[place]struct{}),
 	}
 	b.changed = sync.NewCond(&b.mu)
 	for range cap(b.free) {
@@ -67,12 +84,13 @@ func newBuilder(root *Root, workers int) (*Builder, error) {
 	if err != nil {
 		return nil, pathError("openat", ".", err)
 	}
-	n, err := b.newNode(fd, ".")
+	n, err := b.newNode(fd, nil, ".")
 	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	b.stack = []level{{path: ".", node: n}}
+	n.meta = b.impliedMeta(n)
+	b.stack = []level{{node: n}}
 	for range workers {
 		b.workers.Go(func() {
 			for j := range b.jobs {

@@ -98,26 +98,25 @@ func (f *File) Segments(least int64) ([]Segment, error) {
 		} else if err != nil {
 			return nil, pathError("lseek", f.path, err)
 		}
-		if data = min(data, size); data < size {
+		hole := size
+		if data < size {
+			if hole, err = unix.Seek(f.fd, data, unix.SEEK_HOLE); err != nil {
+				return nil, pathError("lseek", f.path, err)
+			}
+			hole = min((hole+holeUnit-1)/holeUnit*holeUnit, size)
 			data = max(data/holeUnit*holeUnit, end)
 		}
+		start := end // of the next segment; a hole that is too short belongs to it
 		if data-end >= least {
-			sparse = true
-		} else {
-			data = end // too short to keep
+			start, sparse = data, true
 		}
-		if data == size && sparse {
+		if start == size {
 			break
 		}
-		hole, err := unix.Seek(f.fd, max(data, off), unix.SEEK_HOLE)
-		if err != nil {
-			return nil, pathError("lseek", f.path, err)
-		}
-		hole = min((hole+holeUnit-1)/holeUnit*holeUnit, size)
-		if n := len(segs); n > 0 && data == end {
+		if n := len(segs); n > 0 && start == end {
 			segs[n-1].Length = hole - segs[n-1].Offset
 		} else {
-			segs = append(segs, Segment{data, hole - data})
+			segs = append(segs, Segment{start, hole - start})
 		}
 		off, end = hole, hole
 	}

@@ -17,6 +17,14 @@ type Meta struct {
 	Xattrs   []Xattr
 }
 
+// weight is how many bytes the attributes take.
+func (m *Meta) weight() (n int) {
+	for _, x := range m.Xattrs {
+		n += len(x.Key) + len(x.Value)
+	}
+	return n
+}
+
 // fresh is what the kernel gave an inode that was just made.
 type fresh struct {
 	uid, gid uint32

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,16 +14,19 @@ func (b *Builder) Dir(ctx context.Context, path string, m Meta) error {
 	path = clean(path)
 	if path == "." {
 		b.popTo(1)
-		b.setMeta(b.stack[0].node, m)
+		if err := b.setMeta(b.stack[0].node, m); err != nil {
+			return err
+		}
 		return b.failure()
 	}
 	n, base, err := b.begin(ctx, path)
 	if err != nil {
 		return err
 	}
+	kept := false
 	err = retry(func() error { return unix.Mkdirat(n.fd, base, 0o700) })
 	if errors.Is(err, unix.EEXIST) {
-		err = b.keepDir(n, base, path)
+		kept, err = b.keepDir(n, base, path)
 	}
 	if err != nil {
 		return pathError("mkdirat", path, err)
@@ -31,33 +35,66 @@ func (b *Builder) Dir(ctx context.Context, path string, m Meta) error {
 	if err != nil {
 		return pathError("openat", path, err)
 	}
+	if kept {
+		if err := dropAttributes(fd); err != nil {
+			unix.Close(fd)
+			return pathError("fremovexattr", path, err)
+		}
+	}
 	made, err := b.push(fd, path)
 	if err != nil {
 		return err
 	}
-	b.setMeta(made, m)
+	return b.setMeta(made, m)
+}
+
+// maxPending bounds the attributes of directories that are not finished. All xattrs of a Debian tree are some kilobytes.
+const maxPending = 32 << 20
+
+func (b *Builder) setMeta(n *dirNode, m Meta) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n.meta != nil {
+		b.pending -= n.meta.weight()
+	}
+	n.meta = &m
+	b.pending += m.weight()
+	if b.pending > maxPending {
+		return fmt.Errorf("%s: this directory and those above it have more than %d MiB of attributes", n.path(), maxPending>>20)
+	}
 	return nil
 }
 
-func (b *Builder) setMeta(n *dirNode, m Meta) {
-	b.mu.Lock()
-	n.meta = &m
-	b.mu.Unlock()
-}
-
-// keepDir leaves a directory that is there; anything else, also a symlink to a directory, is replaced by a new one.
-func (b *Builder) keepDir(n *dirNode, base, path string) error {
-	st, err := statAt(n.fd, base)
+// dropAttributes removes what an earlier entry has given a directory that now gets other metadata: the last entry counts.
+func dropAttributes(fd int) error {
+	keys, err := xattrKeys(procFd(fd))
 	if err != nil {
 		return err
 	}
+	for _, key := range keys {
+		if key != XattrAccess && key != XattrDefault && !strings.HasPrefix(key, "user.") {
+			continue // those of others, as a security module's label
+		}
+		if err := dropXattr(fd, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepDir leaves a directory that is there; anything else, also a symlink to a directory, is replaced by a new one.
+func (b *Builder) keepDir(n *dirNode, base, path string) (kept bool, err error) {
+	st, err := statAt(n.fd, base)
+	if err != nil {
+		return false, err
+	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return nil
+		return true, nil
 	}
 	if err := replace(n.fd, base, path); err != nil {
-		return err
+		return false, err
 	}
-	return retry(func() error { return unix.Mkdirat(n.fd, base, 0o700) })
+	return false, retry(func() error { return unix.Mkdirat(n.fd, base, 0o700) })
 }
 
 // Symlink makes a symlink at path; the target is any bytes but NUL, and is not looked at.
@@ -95,8 +132,6 @@ func (b *Builder) Link(ctx context.Context, path, target string) error {
 	if err != nil {
 		return err
 	}
-	b.hold(n) // entering the target's directory may leave this one
-	defer b.release(n)
 	dir, name, err := b.root.OpenParent(target)
 	if err != nil {
 		return pathError("linkat", path, fmt.Errorf("target %q: %w", target, err))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,8 +50,16 @@ type removeDir struct {
 	fd    int // -1 while parked
 	id    inode
 	base  string
-	path  string
 	names []string
+}
+
+// path names base in the directory on top, for messages: made when there is one, because the paths of a deep tree are long.
+func (r *remover) path(base string) string {
+	parts := make([]string, 0, len(r.stack)+1)
+	for i := range r.stack {
+		parts = append(parts, r.stack[i].base)
+	}
+	return strings.Join(append(parts, base), "/")
 }
 
 func (r *remover) fail(err error) {
@@ -82,7 +91,7 @@ func (r *remover) run(ctx context.Context, name string) error {
 		return err
 	}
 	r.mount = e.Stat.Mnt_id
-	r.take(r.start, name, name)
+	r.take(r.start, name)
 	for len(r.stack) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -91,7 +100,7 @@ func (r *remover) run(ctx context.Context, name string) error {
 		if len(top.names) > 0 {
 			base := top.names[0]
 			top.names = top.names[1:]
-			r.take(top.fd, base, top.path+"/"+base)
+			r.take(top.fd, base)
 			continue
 		}
 		if err := r.leave(); err != nil {
@@ -103,7 +112,7 @@ func (r *remover) run(ctx context.Context, name string) error {
 
 // take unlinks base in dir or, when it is a directory, puts it on the stack. unlink(2) of a directory says EISDIR on
 // Linux: no stat is needed to tell.
-func (r *remover) take(dir int, base, path string) {
+func (r *remover) take(dir int, base string) {
 	err := r.in(dir)(func() error { return unix.Unlinkat(dir, base, 0) })
 	switch {
 	case err == nil:
@@ -112,34 +121,34 @@ func (r *remover) take(dir int, base, path string) {
 	case errors.Is(err, unix.ENOENT):
 		return
 	case !errors.Is(err, unix.EISDIR):
-		r.fail(pathError("unlinkat", path, err))
+		r.fail(pathError("unlinkat", r.path(base), err))
 		return
 	}
-	if err := r.open(dir, base, path); err != nil {
+	if err := r.open(dir, base); err != nil {
 		r.fail(err)
 	}
 }
 
-func (r *remover) open(dir int, base, path string) error {
+func (r *remover) open(dir int, base string) error {
 	fd, err := OpenDir(r.in(dir), dir, base)
 	if err != nil {
-		return pathError("openat", path, err)
+		return pathError("openat", r.path(base), err)
 	}
-	e := Entry{Dir: fd, Base: ".", Path: path}
+	e := Entry{Dir: fd, Base: ".", Path: base}
 	if err := e.stat(); err != nil {
 		unix.Close(fd)
 		return err
 	}
 	if e.Stat.Mnt_id != r.mount {
 		unix.Close(fd)
-		return pathError("remove", path, ErrMounted)
+		return pathError("remove", r.path(base), ErrMounted)
 	}
 	names, err := ReadNames(fd)
 	if err != nil {
 		unix.Close(fd)
-		return pathError("getdents", path, err)
+		return pathError("getdents", r.path(base), err)
 	}
-	r.stack = append(r.stack, removeDir{fd: fd, id: inode{e.Device(), e.Stat.Ino}, base: base, path: path, names: names})
+	r.stack = append(r.stack, removeDir{fd: fd, id: inode{e.Device(), e.Stat.Ino}, base: base, names: names})
 	if i := len(r.stack) - 1 - maxLevels; i >= 0 && r.stack[i].fd >= 0 {
 		unix.Close(r.stack[i].fd)
 		r.stack[i].fd = -1
@@ -158,11 +167,11 @@ func (r *remover) leave() error {
 		if up.fd < 0 {
 			fd, err := openAt(top.fd, "..", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			if err != nil {
-				return pathError("openat", up.path, err)
+				return pathError("openat", r.path(".."), err)
 			}
 			up.fd = fd
 			if st, err := fstat(fd); err != nil || (inode{uint64(st.Dev), st.Ino}) != up.id {
-				return fmt.Errorf("%s: %w", up.path, ErrChanged)
+				return fmt.Errorf("%s: %w", r.path("."), ErrChanged)
 			}
 		}
 		parent = up.fd
@@ -174,7 +183,7 @@ func (r *remover) leave() error {
 	case errors.Is(err, unix.ENOTEMPTY) && len(r.errs) > 0: // what is in it was named before
 	case errors.Is(err, unix.ENOENT):
 	default:
-		r.fail(pathError("rmdir", top.path, err))
+		r.fail(pathError("rmdir", r.path(top.base), err))
 	}
 	return nil
 }

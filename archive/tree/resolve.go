@@ -54,10 +54,15 @@ func (r *Root) OpenDir(path string) (int, error) {
 	return walkComponents(r.Fd(), path)
 }
 
-// OpenParent opens the directory that path's last component is in, and returns that component.
+// OpenParent opens the directory that path's last component is in, and returns that component: never "..", which
+// would be resolved by whoever uses it, outside of the root perhaps.
 func (r *Root) OpenParent(path string) (fd int, base string, err error) {
 	path = clean(path)
 	dir, base := ".", path
+	if path == ".." || strings.HasSuffix(path, "/..") {
+		fd, err = r.OpenDir(path)
+		return fd, ".", err
+	}
 	if i := strings.LastIndexByte(path, '/'); i >= 0 {
 		dir, base = path[:i], path[i+1:]
 	}
@@ -141,7 +146,7 @@ func (w *walker) close() {
 }
 
 // maxOpen bounds the fds that a long walk holds; older ones are given up, and ".." then refuses to go that far back.
-const maxOpen = 256
+const maxOpen = 64
 
 func (w *walker) step() error {
 	name := w.rest[0]

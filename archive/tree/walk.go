@@ -24,8 +24,8 @@ func (e *Entry) Type() uint32 { return uint32(e.Stat.Mode) & unix.S_IFMT }
 // Device tells the filesystem apart, together with Stat.Ino an inode.
 func (e *Entry) Device() uint64 { return unix.Mkdev(e.Stat.Dev_major, e.Stat.Dev_minor) }
 
-// SkipDir is what a visit returns to leave out what is in a directory.
-var SkipDir = errors.New("skip this directory")
+// ErrSkipDir is what a visit returns to leave out what is in a directory.
+var ErrSkipDir = errors.New("skip this directory")
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_MNT_ID
 
@@ -46,12 +46,12 @@ func Walk(ctx context.Context, root *os.File, visit func(*Entry) error) error {
 	w.mount = e.Stat.Mnt_id
 	if err := visit(&e); err != nil {
 		unix.Close(fd)
-		if errors.Is(err, SkipDir) {
+		if errors.Is(err, ErrSkipDir) {
 			return nil
 		}
 		return err
 	}
-	if err := w.push(fd, "", &e); err != nil {
+	if err := w.push(fd, &e); err != nil {
 		return err
 	}
 	for len(w.stack) > 0 {
@@ -69,13 +69,14 @@ type walk struct {
 	visit func(*Entry) error
 	mount uint64
 	stack []walkDir
+	path  []byte // of the directory on top, with its "/"; one for all levels, or a deep tree takes its depth squared
 }
 
 // walkDir is a directory that is being read.
 type walkDir struct {
 	fd     int // -1 while parked
 	id     inode
-	prefix string // "" for the root, else its path and "/"
+	prefix int // how much of walk.path is its own: 0 for the root, else its path and "/"
 	names  []string
 }
 
@@ -87,13 +88,16 @@ func (e *Entry) stat() error {
 }
 
 // push takes over fd, the directory e, and reads its names.
-func (w *walk) push(fd int, prefix string, e *Entry) error {
+func (w *walk) push(fd int, e *Entry) error {
 	names, err := ReadNames(fd)
 	if err != nil {
 		unix.Close(fd)
 		return pathError("getdents", e.Path, err)
 	}
-	w.stack = append(w.stack, walkDir{fd: fd, id: inode{e.Device(), e.Stat.Ino}, prefix: prefix, names: names})
+	if len(w.stack) > 0 {
+		w.path = append(append(w.path, e.Base...), '/')
+	}
+	w.stack = append(w.stack, walkDir{fd: fd, id: inode{e.Device(), e.Stat.Ino}, prefix: len(w.path), names: names})
 	if i := len(w.stack) - 1 - maxLevels; i >= 0 && w.stack[i].fd >= 0 {
 		unix.Close(w.stack[i].fd)
 		w.stack[i].fd = -1
@@ -106,14 +110,14 @@ func (w *walk) next() error {
 	if len(top.names) == 0 {
 		return w.pop()
 	}
-	e := Entry{Dir: top.fd, Base: top.names[0], Path: top.prefix + top.names[0]}
+	e := Entry{Dir: top.fd, Base: top.names[0], Path: string(append(w.path, top.names[0]...))}
 	top.names = top.names[1:]
 	if err := e.stat(); err != nil {
 		return err
 	}
 	e.Mount = e.Stat.Mnt_id != w.mount
 	err := w.visit(&e)
-	if errors.Is(err, SkipDir) {
+	if errors.Is(err, ErrSkipDir) {
 		return nil
 	}
 	if err != nil || e.Type() != unix.S_IFDIR {
@@ -123,7 +127,7 @@ func (w *walk) next() error {
 	if err != nil {
 		return pathError("openat", e.Path, err)
 	}
-	return w.push(fd, e.Path+"/", &e)
+	return w.push(fd, &e)
 }
 
 // pop leaves a directory; the one above may have to be opened again and must be the one that it was.
@@ -135,19 +139,21 @@ func (w *walk) pop() error {
 		return nil
 	}
 	top := &w.stack[len(w.stack)-1]
+	w.path = w.path[:top.prefix]
 	if top.fd >= 0 {
 		return nil
 	}
-	e := Entry{Path: top.prefix, Dir: below, Base: ".."}
+	path := string(w.path)
+	e := Entry{Path: path, Dir: below, Base: ".."}
 	if err := e.stat(); err != nil {
 		return err
 	}
 	if (inode{e.Device(), e.Stat.Ino}) != top.id {
-		return fmt.Errorf("%s: %w", top.prefix, ErrChanged)
+		return fmt.Errorf("%s: %w", path, ErrChanged)
 	}
 	fd, err := openAt(below, "..", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return pathError("openat", top.prefix, err)
+		return pathError("openat", path, err)
 	}
 	top.fd = fd
 	return nil

@@ -128,7 +128,7 @@ func (v verified) String() string {
 	if v.Own {
 		return fmt.Sprintf("%s: whole: %d entries, %s, %d frames, all sums right", v.Name, v.Entries, bytesText(v.Content), v.Frames)
 	}
-	return fmt.Sprintf("%s: a whole tar stream of another make: %d entries, %s; it has no sums to check", v.Name, v.Entries, bytesText(v.Content))
+	return fmt.Sprintf("%s: a whole tar stream (%s) of another make: %d entries, %s; it has no sums to check", v.Name, v.Kind, v.Entries, bytesText(v.Content))
 }
 
 // Run reads all of an archive.

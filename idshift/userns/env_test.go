@@ -75,7 +75,7 @@ func TestNewEnv(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.root && !asRoot {
-				t.Skip("only root sees this") // the other tier of the suite runs it
+				t.Skip("root tier: only root sees this")
 			}
 			o := tt.o
 			o.System = machine(t, tt.uidMap, tt.sub, nil)

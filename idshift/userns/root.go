@@ -19,14 +19,18 @@ type step struct {
 // privateMounts keeps later mounts from showing outside, and outside ones from showing here (mount_namespaces(7)).
 func privateMounts() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
 
-// becomeRoot makes a freshly cloned process, whose maps are written, uid 0 of its namespace with no trace of the
-// caller: his groups and the ambient capabilities go. More steps follow, in order. It returns the step that the kernel refused, or nil.
+// becomeRoot makes a freshly cloned process, whose maps are written, uid 0 of its namespace. The ambient capabilities go, and
+// for foreign code the caller's groups: only a half may need them, where a directory is open to the caller by a
+// group that has no place in the map, so that inner root has no power over it. More steps follow, in order. It returns the step
+// that the kernel refused, or nil.
 func becomeRoot(start startMessage, more ...step) *setupFailure {
 	steps := []step{}
 	if start.UserNS {
 		// syscall, not unix: these act on every thread of the process.
+		if start.Init != nil {
+			steps = append(steps, step{"setgroups", func() error { return syscall.Setgroups([]int{}) }})
+		}
 		steps = append(steps,
-			step{"setgroups", func() error { return syscall.Setgroups([]int{}) }},
 			step{"setresgid", func() error { return syscall.Setresgid(0, 0, 0) }},
 			step{"setresuid", func() error { return syscall.Setresuid(0, 0, 0) }},
 			// Ambient capabilities were for our own exec. A foreign command that gives up uid 0 must lose them.

@@ -6,10 +6,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nsferry/nsferry/tier"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,18 +96,26 @@ func TestStopAndContinue(t *testing.T) {
 // TestIgnoredSignalsStayIgnored: nohup and a background job's signals reach through two execs and two Go runtimes.
 func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	testEnv(t)
-	for _, tt := range []struct{ trap, want string }{
-		{"", "0000000000000000"},
-		{"trap '' HUP;", "0000000000000001"},
-		{"trap '' INT QUIT;", "0000000000000006"},
-		{"trap '' TSTP;", "0000000000080000"},
+	for _, tt := range []struct {
+		trap string
+		want uint64
+	}{
+		{"", 0},
+		{"trap '' HUP;", 1 << (syscall.SIGHUP - 1)},
+		{"trap '' INT QUIT;", 1<<(syscall.SIGINT-1) | 1<<(syscall.SIGQUIT-1)},
+		{"trap '' TSTP;", 1 << (syscall.SIGTSTP - 1)},
 	} {
 		run := runnerCmd(t, "sed", "-n", `s/SigIgn:\t//p`, "/proc/self/status")
 		cmd := exec.Command("sh", "-c", tt.trap+` exec "$1"`, "sh", testBinary(t))
 		cmd.Env, cmd.Stderr = run.Env, os.Stderr
 		out, err := cmd.Output()
-		if err != nil || strings.TrimSpace(string(out)) != tt.want {
-			t.Errorf("%q: the command ignores %q, %v; want %s", tt.trap, out, err, tt.want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ignored, err := strconv.ParseUint(strings.TrimSpace(string(out)), 16, 64)
+		// Real-time signals, and the two below them that C libraries use, may be ignored by whoever started the tests.
+		if ignored &= 1<<31 - 1; err != nil || ignored != tt.want {
+			t.Errorf("%q: the command ignores %#x, %v; want %#x", tt.trap, ignored, err, tt.want)
 		}
 	}
 }
@@ -123,7 +134,7 @@ func terminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	m, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		need(t, "pseudo terminal: %v", err)
+		tier.Have(t, false, "pseudo terminal: "+err.Error())
 	}
 	fd := int(m.Fd())
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {

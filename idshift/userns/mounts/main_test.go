@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nsferry/nsferry/tier"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -140,7 +142,7 @@ type way struct {
 func ways(t testing.TB) []way {
 	t.Helper()
 	_, err := os.Stat("/bin/busybox")
-	need(t, err == nil, "busybox-static as /bin/busybox")
+	tier.Have(t, err == nil, "busybox-static as /bin/busybox")
 	uid, size := uint32(os.Getuid()), 1
 	if wide(t) {
 		uid, size = 100000, 65536
@@ -179,18 +181,6 @@ func wide(t testing.TB) bool {
 		t.Fatal(err)
 	}
 	return strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
-}
-
-// need skips, or fails where nothing may be skipped.
-func need(t testing.TB, ok bool, what string) {
-	t.Helper()
-	if ok {
-		return
-	}
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatalf("needs %s", what)
-	}
-	t.Skipf("needs %s", what)
 }
 
 // command prepares the re-executed binary. Its files are opened here, outside; keep is for the command.
