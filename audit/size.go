@@ -46,7 +46,7 @@ var sizeHalf = userns.Half[string, Size]{Name: "size", Func: func(ctx context.Co
 	err = tree.Walk(ctx, root, func(e *tree.Entry) error {
 		if e.Mount {
 			s.Mounts++
-			return tree.SkipDir
+			return tree.ErrSkipDir
 		}
 		if e.Stat.Nlink > 1 && e.Type() != unix.S_IFDIR {
 			id := inode{e.Device(), e.Stat.Ino}

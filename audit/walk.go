@@ -63,7 +63,7 @@ type level struct {
 // visit looks at one entry.
 func (w *walker) visit(e *tree.Entry) error {
 	if e.Mount {
-		return tree.SkipDir
+		return tree.ErrSkipDir
 	}
 	up := w.parent(e.Path)
 	i := w.inodeOf(e)

@@ -21,7 +21,7 @@ import (
 
 // Halves is the table of this package's inner halves, for userns.Main.
 func Halves() []userns.Registered {
-	return []userns.Registered{packHalf, unpackHalf, listHalf, removeHalf, examineHalf}
+	return []userns.Registered{packHalf, unpackHalf, listHalf, removeHalf, examineHalf, overlayHalf}
 }
 
 // Workers returns n, or one worker for each processor when n is 0.
