@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/nsferry/nsferry/idshift/userns"
 	"golang.org/x/sys/unix"
@@ -56,8 +55,32 @@ var overlayHalf = userns.Half[overlayArgs, struct{}]{Name: "overlay", Isolated: 
 		return none, err
 	}
 	defer func() { err = errors.Join(err, p.abort()) }()
-	return none, tryOverlay(fmt.Sprintf("/proc/self/fd/%d", p.dir.Fd()))
+	at, err := byName(p.dir)
+	if err != nil {
+		return none, err
+	}
+	return none, tryOverlay(at)
 }}
+
+// byName finds the directory by its name in this process's own mounts. The open one came from the caller's mount namespace, and
+// the kernel takes no layers of an overlay from another one.
+func byName(dir *os.File) (string, error) {
+	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err != nil {
+		return "", err
+	}
+	var open, named unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &open); err != nil {
+		return "", &os.PathError{Op: "fstat", Path: name, Err: err}
+	}
+	if err := unix.Stat(name, &named); err != nil {
+		return "", fmt.Errorf("inner root cannot go there by name: %w", &os.PathError{Op: "stat", Path: name, Err: err})
+	}
+	if open.Dev != named.Dev || open.Ino != named.Ino {
+		return "", fmt.Errorf("%s: another directory is under this name", name)
+	}
+	return name, nil
+}
 
 // privateTmpfs mounts a tmpfs where nobody else sees it, and nothing of this process is.
 func privateTmpfs() (string, error) {
@@ -72,39 +95,38 @@ func privateTmpfs() (string, error) {
 	return "", errors.Join(errs...)
 }
 
-// tryOverlay mounts an overlay of directories made below at, changes and removes files through it, looks whether the lower one
-// is as before, and unmounts it.
+// tryOverlay mounts an overlay of directories made in at, changes and removes files through it, looks whether the lower one is
+// as before, and unmounts it. It works in at, so that no name of a directory above gets into the mount's options.
 func tryOverlay(at string) (err error) {
-	path := func(name string) string { return filepath.Join(at, name) }
+	if err := os.Chdir(at); err != nil {
+		return err
+	}
 	for _, name := range []string{"lower", "upper", "work", "merged"} {
-		if err := os.Mkdir(path(name), 0o755); err != nil {
+		if err := os.Mkdir(name, 0o755); err != nil {
 			return err
 		}
 	}
 	for _, name := range []string{"lower/change", "lower/remove"} {
-		if err := os.WriteFile(path(name), []byte("old"), 0o644); err != nil {
+		if err := os.WriteFile(name, []byte("old"), 0o644); err != nil {
 			return err
 		}
 	}
-	o := "userxattr,lowerdir=" + path("lower") + ",upperdir=" + path("upper") + ",workdir=" + path("work")
-	if err := unix.Mount("overlay", path("merged"), "overlay", 0, o); err != nil {
-		return &os.PathError{Op: "mount overlay", Path: path("merged"), Err: err}
+	if err := unix.Mount("overlay", "merged", "overlay", 0, "userxattr,lowerdir=lower,upperdir=upper,workdir=work"); err != nil {
+		return &os.PathError{Op: "mount overlay", Path: at, Err: err}
 	}
-	defer func() { err = errors.Join(err, unix.Unmount(path("merged"), unix.MNT_DETACH)) }()
-	if err := os.WriteFile(path("merged/change"), []byte("new"), 0o644); err != nil {
+	defer func() { err = errors.Join(err, unix.Unmount("merged", unix.MNT_DETACH)) }()
+	if err := os.WriteFile("merged/change", []byte("new"), 0o644); err != nil {
 		return err
 	}
-	if err := os.Remove(path("merged/remove")); err != nil {
+	if err := os.Remove("merged/remove"); err != nil {
 		return err
 	}
-	lower, err := os.ReadFile(path("lower/change"))
+	lower, err := os.ReadFile("lower/change")
 	if err == nil && string(lower) != "old" {
 		err = errors.New("a change went through to the lower directory")
 	}
-	if err == nil {
-		if _, gone := os.Lstat(path("merged/remove")); gone == nil {
-			err = errors.New("a removed file is still there")
-		}
+	if _, gone := os.Lstat("merged/remove"); err == nil && gone == nil {
+		err = errors.New("a removed file is still there")
 	}
 	return err
 }

@@ -46,7 +46,7 @@ const singleID = "single id"
 func nestingKind(m idshift.Map, euid uint32) string {
 	ext := m.Extents()
 	switch {
-	case m.IsIdentity() && len(ext) == 1 && ext[0].Count == 4294967295:
+	case initial(m):
 		return ""
 	case len(ext) == 1 && ext[0].Count == 1:
 		return singleID
@@ -97,7 +97,7 @@ func checkSubIDs(x *exam) (all []Finding) {
 	all = append(all, f)
 	for _, note := range c.Notes {
 		all = append(all, Finding{ID: "subid.overlap", State: StateNote, What: note,
-			Remedy: fmt.Sprintf("as root: usermod --del-subuids and --del-subgids one of the two lines, then usermod --add-subuids %d-%d --add-subgids %d-%d %s",
+			Remedy: fmt.Sprintf("as root: usermod --add-subuids %d-%d --add-subgids %d-%d %s, and take the user's line that is named here out of the file",
 				c.FreeUID, uint64(c.FreeUID)+65535, c.FreeGID, uint64(c.FreeGID)+65535, callerName(c))})
 	}
 	return all
