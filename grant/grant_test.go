@@ -163,6 +163,28 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// A directory of inner root's own is granted to another inner id: by a half, for the caller may not.
+func TestInnerRootsDirectory(t *testing.T) {
+	w := newWorld(t)
+	w.mustGrant(Options{}, "build")
+	if !w.inner(0, "umask 022; mkdir build/his && setfacl -m u:33:r-x build/his") {
+		t.Fatal("inner root cannot make a directory")
+	}
+	if os.Getuid() != 0 && w.sh("setfacl -m u:12345:rwx build/his 2>&1 || true") == "" {
+		t.Fatal("the caller may do it himself: this test shows nothing")
+	}
+	before := w.snapshot("build/his")
+	w.mustGrant(Options{AlsoIDs: []uint32{999}, Default: true}, "build/his")
+	if !w.inner(999, "touch build/his/x") || !w.holds("build/his").Holds {
+		t.Errorf("inner id 999 cannot use it:\n%s", w.snapshot("build/his"))
+	}
+	w.revoke("build/his")
+	if after := w.snapshot("build/his"); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	w.inner(0, "rm -r build/his")
+}
+
 func TestConcurrent(t *testing.T) {
 	w := newWorld(t)
 	w.sh("mkdir -m 0700 home; mkdir -m 0751 home/dir")

@@ -21,7 +21,7 @@ const (
 func inheritable(path string, force []Force) error {
 	if !slices.Contains(force, ForceInheritable) {
 		for _, dir := range chain(path) {
-			if IsRootfs(dir) {
+			if isRootfs(dir) {
 				return rootfsRefusal(path, "it is in the rootfs "+dir)
 			}
 		}
@@ -62,7 +62,7 @@ func (l *look) below(dir string, depth int) string {
 	if l.read++; l.read > lookMost {
 		return ""
 	}
-	if l.rootfs && IsRootfs(dir) {
+	if l.rootfs && isRootfs(dir) {
 		return dir + " is a rootfs"
 	}
 	entries, err := os.ReadDir(dir)
@@ -85,9 +85,9 @@ func (l *look) below(dir string, depth int) string {
 	return ""
 }
 
-// IsRootfs tells whether the directory at path looks like the root of a system, other than the one that this process runs
+// isRootfs tells whether the directory at path looks like the root of a system, other than the one that this process runs
 // in: it has etc and usr, and var or bin.
-func IsRootfs(path string) bool {
+func isRootfs(path string) bool {
 	if filepath.Clean(path) == "/" {
 		return false
 	}

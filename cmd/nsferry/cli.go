@@ -68,7 +68,7 @@ func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "tree", Title: "Trees and archives:"},
-			{Key: "ids", Title: "Owners and rights:"},
+			{Key: "ids", Title: "Ids and ACLs:"},
 			{Key: "namespace", Title: "Namespace:"},
 			{Key: "about", Title: "About nsferry:"},
 		}),
