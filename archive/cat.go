@@ -23,6 +23,11 @@ const maxSymlinks = 40
 // directory. Of an archive of ours only the frames that hold the file are read; any other one must be a regular
 // file too, for it is read twice. The content's digest is checked; what was written before an error is worthless.
 func Cat(ctx context.Context, in *os.File, path string, workers int, out io.Writer) error {
+	out, release, err := UnstalledWriter(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer release()
 	f, err := openFramed(in)
 	if errors.Is(err, zframe.ErrNotSeekable) {
 		return catStream(ctx, in, path, workers, out)
@@ -101,7 +106,7 @@ func catFrames(ctx context.Context, f *zframe.File, e *toc.Entry, out io.Writer)
 	if _, err := io.CopyN(io.Discard, r, skip); err != nil {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
-	if err := copyContent(io.MultiWriter(out, h), r, e.Size, e.Sparse); err != nil {
+	if err := copyContent(ctx, io.MultiWriter(out, h), r, e.Size, e.Sparse); err != nil {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
 	return checkDigest(e, h)
@@ -152,8 +157,8 @@ func (r *frameReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// copyContent writes size bytes: the segments from r, zeros between them.
-func copyContent(w io.Writer, r io.Reader, size int64, segs []toc.Segment) error {
+// copyContent writes size bytes: the segments from r, zeros between them. These may be many, and ctx ends them.
+func copyContent(ctx context.Context, w io.Writer, r io.Reader, size int64, segs []toc.Segment) error {
 	if segs == nil {
 		_, err := io.CopyN(w, r, size)
 		return err
@@ -161,6 +166,9 @@ func copyContent(w io.Writer, r io.Reader, size int64, segs []toc.Segment) error
 	end := int64(0)
 	for _, s := range append(slices.Clone(segs), toc.Segment{Offset: size}) {
 		for n := s.Offset - end; n > 0; n -= int64(len(zeroPage)) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if _, err := w.Write(zeroPage[:min(n, int64(len(zeroPage)))]); err != nil {
 				return err
 			}
@@ -203,7 +211,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 		if number++; number-1 != e.Offset {
 			return nil
 		}
-		if err := copyContent(out, t, at.Size, at.Sparse); err != nil {
+		if err := copyContent(ctx, out, t, at.Size, at.Sparse); err != nil {
 			return err
 		}
 		return errStop

@@ -50,6 +50,11 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 	if err := o.check(); err != nil {
 		return Summary{}, err
 	}
+	out, release, err := UnstalledWriter(ctx, out)
+	if err != nil {
+		return Summary{}, err
+	}
+	defer release()
 	sink, err := newSink(out, &o)
 	if err != nil {
 		return Summary{}, err
@@ -85,8 +90,9 @@ func (c *creator) run(ctx context.Context, root *os.File) error {
 	if err != nil {
 		cancel()
 	}
-	// A failure of the pipeline is why the walk was cancelled, not the other way round.
-	if werr := order.Wait(); werr != nil && !errors.Is(werr, context.Canceled) {
+	// A failure of the pipeline is why the walk was cancelled, not the other way round. After a whole walk, a pipeline that was
+	// cancelled has not written everything.
+	if werr := order.Wait(); werr != nil && (err == nil || !errors.Is(werr, context.Canceled)) {
 		return werr
 	}
 	return err

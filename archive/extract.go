@@ -40,6 +40,11 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		return sum, err
 	}
 	o.Workers = max(o.Workers, 1)
+	in, release, err := unstalled(ctx, in)
+	if err != nil {
+		return sum, err
+	}
+	defer release()
 	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: o.Workers, MaxRatio: maxRatio})
 	if err != nil {
 		return sum, err
@@ -241,6 +246,9 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 			continue
 		case t.key == tree.XattrDefault && h.Type != tarfmt.Dir:
 			return errors.New("a default ACL on something that is no directory")
+		}
+		if err := a.Validate(); err != nil {
+			return err
 		}
 		value, err := x.IDs.aclSeen(a)
 		var unmapped *idshift.UnmappedError

@@ -97,17 +97,27 @@ func openFramed(in *os.File) (*zframe.File, error) {
 	return zframe.Open(in, st.Size())
 }
 
+// maxHoles is how many bytes of holes are hashed for a listing, some minutes of work: a small archive may speak of
+// exabytes. Files beyond that are listed without a digest.
+const maxHoles = 256 << 30
+
 func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.Node) error) error {
+	holes := int64(0)
 	_, err := readEntries(ctx, in, workers, func(e *toc.Entry, t *tarfmt.Reader) error {
-		if e.Type == toc.File {
-			var err error
-			if e.Digest, err = digest(t, e.Size, e.Sparse); err != nil {
-				return err
-			}
-		}
 		n, err := node(e)
 		if err != nil {
 			return err
+		}
+		if e.Type == toc.File {
+			hole := e.Size - t.Remaining()
+			if n.SHA256 = ""; hole <= maxHoles-holes {
+				holes += hole
+				sum, err := digest(ctx, t, e.Size, e.Sparse)
+				if err != nil {
+					return err
+				}
+				n.SHA256 = hex.EncodeToString(sum[:])
+			}
 		}
 		return fn(n)
 	})
@@ -117,6 +127,11 @@ func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.
 // readEntries decodes an archive of any make and calls fn for every entry, which may read its data. It returns the outer
 // format.
 func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.Entry, *tarfmt.Reader) error) (zframe.Kind, error) {
+	in, release, err := unstalled(ctx, in)
+	if err != nil {
+		return zframe.KindUnknown, err
+	}
+	defer release()
 	stream, kind, err := zframe.Decompress(in, zframe.Options{Workers: workers, MaxRatio: maxRatio})
 	if err != nil {
 		return kind, err
@@ -139,7 +154,10 @@ func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.En
 		if err == nil {
 			err = fn(&e, t)
 		}
-		if err := errors.Join(err, ctx.Err()); err != nil {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
 			return kind, err
 		}
 	}
@@ -157,22 +175,11 @@ func isTop(h *tarfmt.Header) bool {
 }
 
 // digest reads an entry's data and returns the sha256 of its content.
-func digest(r io.Reader, size int64, segs []toc.Segment) (sum [32]byte, err error) {
+func digest(ctx context.Context, r io.Reader, size int64, segs []toc.Segment) (sum [32]byte, err error) {
 	h := sha256.New()
-	if segs == nil {
-		segs = []toc.Segment{{Offset: 0, Length: size}}
-	}
-	end := int64(0)
-	for _, s := range segs {
-		zeros(h, s.Offset-end)
-		if _, err := io.CopyN(h, r, s.Length); err != nil {
-			return sum, err
-		}
-		end = s.Offset + s.Length
-	}
-	zeros(h, size-end)
+	err = copyContent(ctx, h, r, size, segs)
 	h.Sum(sum[:0])
-	return sum, nil
+	return sum, err
 }
 
 // ListTree calls fn for every inode of the tree at root as an archive would hold it, sockets and devices included.

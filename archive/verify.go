@@ -97,7 +97,7 @@ func (v *verifier) entries(ctx context.Context, stream io.Reader, workers int) e
 			}
 			return err
 		}
-		if err := v.entry(h, t, &want); err != nil {
+		if err := v.entry(ctx, h, t, &want); err != nil {
 			return err
 		}
 	}
@@ -117,7 +117,7 @@ func (v *verifier) corrupt(where, what string) error {
 }
 
 // entry checks one entry: place, header, content.
-func (v *verifier) entry(h *tarfmt.Header, t *tarfmt.Reader, want *toc.Entry) error {
+func (v *verifier) entry(ctx context.Context, h *tarfmt.Header, t *tarfmt.Reader, want *toc.Entry) error {
 	got, err := tocEntry(h, "")
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (v *verifier) entry(h *tarfmt.Header, t *tarfmt.Reader, want *toc.Entry) er
 	v.enter(t.Offset(), raw)
 	got.Frame, got.Offset, got.HeaderLen = v.frame, t.Offset()-v.start, int64(len(raw))
 	if got.Type == toc.File {
-		if got.Digest, err = digest(t, got.Size, got.Sparse); err != nil {
+		if got.Digest, err = digest(ctx, t, got.Size, got.Sparse); err != nil {
 			return fmt.Errorf("entry %s: %w", quote(h.Name), err)
 		}
 		v.sum.Content += got.Size

@@ -14,11 +14,6 @@ import (
 	"github.com/nsferry/nsferry/tier"
 )
 
-func TestMain(m *testing.M) {
-	userns.Main(append(Halves(), buildHalf, dumpHalf)...)
-	os.Exit(m.Run())
-}
-
 // buildHalf makes the tree of its argument in a directory, with inside ids.
 var buildHalf = userns.Half[string, struct{}]{Name: "test-build", Func: func(_ context.Context, in *userns.Inner, text string) (none struct{}, err error) {
 	nodes, err := listing.Parse(text)

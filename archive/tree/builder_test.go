@@ -231,7 +231,7 @@ func TestBuilderDeep(t *testing.T) {
 
 // TestBuilderWide: more directories with files under way than descriptors.
 func TestBuilderWide(t *testing.T) {
-	const dirs = 3000
+	const dirs = 1000
 	dir := openTestDir(t, t.TempDir())
 	limitFiles(t, 100)
 	noLeak(t)

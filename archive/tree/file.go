@@ -89,10 +89,9 @@ const holeUnit = 4096
 func (f *File) Segments(least int64) ([]Segment, error) {
 	size := int64(f.seen.Size)
 	var segs []Segment
-	end := int64(0) // of the last segment
 	sparse := false
-	for off := int64(0); off < size; {
-		data, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
+	for end := int64(0); end < size; { // end of the last segment
+		data, err := unix.Seek(f.fd, end, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			data = size
 		} else if err != nil {
@@ -118,7 +117,7 @@ func (f *File) Segments(least int64) ([]Segment, error) {
 		} else {
 			segs = append(segs, Segment{start, hole - start})
 		}
-		off, end = hole, hole
+		end = hole
 	}
 	if !sparse {
 		return nil, nil

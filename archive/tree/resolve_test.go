@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -128,22 +127,18 @@ func checkResolved(t *testing.T, r *Root, fd int, err error, want any) {
 // openChrooted is the oracle: a thread with a root directory of its own opens the path as any program would.
 func openChrooted(t *testing.T, root int, path string) (fd int, err error) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err = unix.Unshare(unix.CLONE_FS); err == nil {
-			if err = unix.Fchdir(root); err == nil {
-				if err = unix.Chroot("."); err == nil {
-					if path == "" {
-						path = "." // an empty path is an error to the kernel, and the root to an archive
-					}
-					fd, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-				}
-			}
+	fd = -1
+	err = onThread(unix.CLONE_FS, func() (err error) {
+		if err := errors.Join(unix.Fchdir(root), unix.Chroot(".")); err != nil {
+			t.Error(err)
+			return err
 		}
-	}()
-	<-done
+		if path == "" {
+			path = "." // an empty path is an error to the kernel, and the root to an archive
+		}
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return err
+	})
 	return fd, err
 }
 

@@ -32,7 +32,12 @@ func (c *lsCmd) Run(ctx context.Context, env envFunc, g *Globals, out *Out) erro
 		}
 		return out.Answer(lines(nodes), nil)
 	}
-	line, flush := archive.WriteLines(out.Stdout)
+	w, release, err := archive.UnstalledWriter(ctx, out.Stdout)
+	if err != nil {
+		return err
+	}
+	defer release()
+	line, flush := archive.WriteLines(w)
 	if err := ferry.List(ctx, env, c.Path, o, line); err != nil {
 		_ = flush() // the listing's error says more
 		return err
