@@ -8,9 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/nsferry/nsferry/acl"
+	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/idshift/userns"
 	"golang.org/x/sys/unix"
 )
@@ -122,7 +122,7 @@ func (s *session) make(ctx context.Context, dir, path string, who []Grantee, las
 	defer d.Close()
 	before := d.now
 	if before.Access != nil || before.Default != nil { // of a directory above; the umask was not used then (umask(2))
-		before.Mode, before.Access, before.Default = before.Mode&^0o777|0o777&^currentUmask(), nil, nil
+		before.Mode, before.Access, before.Default = before.Mode&^0o777|0o777&^ferry.Umask(), nil, nil
 	}
 	if before.Mode&0o700 != 0o700 { // mkdir -p adds these where it has to go on
 		before.Mode |= 0o700
@@ -256,18 +256,4 @@ func keepsSetgid(e *userns.Env, d *directory) error {
 		return err
 	}
 	return fmt.Errorf("%s is setgid for group %d, which you are not in; setting an ACL would clear the bit", d.path, d.now.GID)
-}
-
-// currentUmask returns the process's umask, told by /proc without a moment in which it is another (proc(5)).
-func currentUmask() uint32 {
-	text, err := os.ReadFile("/proc/self/status")
-	if err == nil {
-		for line := range strings.Lines(string(text)) {
-			var mask uint32
-			if n, _ := fmt.Sscanf(line, "Umask: %o", &mask); n == 1 {
-				return mask
-			}
-		}
-	}
-	return 0o022
 }
