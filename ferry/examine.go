@@ -31,7 +31,7 @@ func Examine(ctx context.Context, e *userns.Env, path string) []userns.Finding {
 	if err != nil {
 		return append(all, problem("path.write", "no tree can be made here", err, "choose a directory that you may write to, on a filesystem with room"))
 	}
-	return append(all, found...)
+	return append(append(all, found...), overlayAt(ctx, e, dir, rest, root))
 }
 
 // nearest returns path, or the closest directory above it that exists.
@@ -102,7 +102,10 @@ func traversal(e *userns.Env, dir string) userns.Finding {
 		f.State = userns.StateNote
 		f.What = "inner root cannot walk this path by name: nsferry goes by descriptor and does not mind, other tools inside do"
 		f.Evidence = fmt.Sprintf("%s has mode %03o, owner %d:%d; inner root is %d:%d outside", at, st.Mode&0o777, st.Uid, st.Gid, uid, gid)
-		f.Remedy = fmt.Sprintf("for such tools: setfacl -m u:%d:--x %s", uid, at)
+		f.Remedy = "for such tools: nsferry grant --traverse " + dir
+		if st.Uid != e.Caller.UID && !mappedUID {
+			f.Remedy = fmt.Sprintf("for such tools, as root: setfacl -m u:%d:--x %s", uid, at)
+		}
 		return f
 	}
 	return f

@@ -21,7 +21,7 @@ import (
 
 // Halves is the table of this package's inner halves, for userns.Main.
 func Halves() []userns.Registered {
-	return []userns.Registered{packHalf, unpackHalf, listHalf, removeHalf, examineHalf, faclHalf}
+	return []userns.Registered{packHalf, unpackHalf, listHalf, removeHalf, examineHalf, faclHalf, overlayHalf}
 }
 
 // Workers returns n, or one worker for each processor when n is 0.
@@ -85,9 +85,9 @@ func OpenParent(path string) (parent *os.File, rest, name string, err error) {
 	return parent, rest, name, err
 }
 
-// umask returns the process's file mode creation mask. Linux tells it in /proc (proc(5), since 4.7) without a
+// Umask returns the process's file mode creation mask. Linux tells it in /proc (proc(5), since 4.7) without a
 // moment in which it is another.
-func umask() uint32 {
+func Umask() uint32 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0o022

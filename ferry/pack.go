@@ -59,7 +59,7 @@ func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (s
 		overwrite = handoff.Replace
 	}
 	if o.Mode == 0 {
-		o.Mode = 0o666 &^ umask()
+		o.Mode = 0o666 &^ Umask()
 	}
 	p, err := handoff.NewPending(parent, name, handoff.Options{Mode: o.Mode, Overwrite: overwrite})
 	if err != nil {

@@ -49,6 +49,10 @@ func newPartial(ctx context.Context, parent *ParentDir, name string) (*partial, 
 		if err == nil {
 			return p, nil
 		}
+		var made *fs.PathError
+		if errors.As(err, &made) && made.Op == "mkdirat" {
+			return nil, err // ENOENT too: a directory that is gone, or one of proc
+		}
 		if aerr := p.abort(); aerr != nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.ENOENT) {
 			return nil, errors.Join(err, aerr)
 		}

@@ -1,6 +1,8 @@
 package tree
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -12,6 +14,26 @@ const XattrPlaceholder = "user.nsferry.placeholder"
 // capabilities count for the inode (capabilities(7): only where both its ids are mapped), so something is
 // tried that the mode bits do not allow and a capability does.
 func (e *Entry) OwnerIsMapped() bool {
+	// The kernel looks at CAP_SETFCAP before it looks at the root id in the value (cap_convert_nscap in
+	// security/commoncap.c), and refuses this one: nothing is ever written.
+	err := retry(func() error {
+		return unix.Lsetxattr(procPath(e.Dir, e.Base), XattrCapability, impossibleCapability[:], unix.XATTR_REPLACE)
+	})
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return true
+	case errors.Is(err, unix.EPERM):
+		return false
+	}
+	return e.ownerSeemsMapped()
+}
+
+// impossibleCapability is a capability of revision 3 for the root id 4294967295, which no namespace has.
+var impossibleCapability = [24]byte{3: 3, 20: 0xff, 21: 0xff, 22: 0xff, 23: 0xff}
+
+// ownerSeemsMapped is for where OwnerIsMapped's trial says nothing, such as a read-only mount. It takes uid 0's own files with an
+// unmapped group for mapped.
+func (e *Entry) ownerSeemsMapped() bool {
 	mode := uint32(e.Stat.Mode)
 	switch {
 	case e.Type() == unix.S_IFLNK:

@@ -143,3 +143,13 @@ func DropACLs(dir *os.File) error {
 	}
 	return nil
 }
+
+// Xattr returns one extended attribute of the entry; nil where it has none of that name, or the filesystem has none at all. The
+// error EOVERFLOW, of a capability, says that it belongs to another user namespace (capabilities(7)).
+func (e *Entry) Xattr(key string) ([]byte, error) {
+	value, err := xattrValue(unix.Lgetxattr, procPath(e.Dir, e.Base), key)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	return value, pathError("lgetxattr "+key, e.Path, err)
+}

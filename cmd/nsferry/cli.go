@@ -18,11 +18,15 @@ type cli struct {
 	Verify verifyCmd `cmd:"" group:"tree" help:"Check that an archive is whole."`
 	Rm     rmCmd     `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
 
-	ACL   aclCmd   `cmd:"" name:"acl" group:"ids" help:"Show and change ACLs, as getfacl and setfacl do."`
-	Shift shiftCmd `cmd:"" group:"ids" help:"Re-own a tree in place: from one model, range or map to another."`
-	Give  giveCmd  `cmd:"" group:"ids" help:"Make files yours."`
-	Take  takeCmd  `cmd:"" group:"ids" help:"Make files inner root's."`
-	Clamp clampCmd `cmd:"" group:"ids" help:"Set the times of a tree that are later than an epoch to it."`
+	ACL    aclCmd    `cmd:"" name:"acl" group:"ids" help:"Show and change ACLs, as getfacl and setfacl do."`
+	Shift  shiftCmd  `cmd:"" group:"ids" help:"Re-own a tree in place: from one model, range or map to another."`
+	Give   giveCmd   `cmd:"" group:"ids" help:"Make files yours."`
+	Take   takeCmd   `cmd:"" group:"ids" help:"Make files inner root's."`
+	Clamp  clampCmd  `cmd:"" group:"ids" help:"Set the times of a tree that are later than an epoch to it."`
+	Grant  grantCmd  `cmd:"" group:"ids" help:"Let inner root into directories of yours, for tools that walk paths."`
+	Revoke revokeCmd `cmd:"" group:"ids" help:"Take grants back: everything is again what it was."`
+	Audit  auditCmd  `cmd:"" group:"ids" help:"Who owns what below a directory, and what there is dangerous or left over."`
+	Du     duCmd     `cmd:"" group:"ids" help:"Sizes of trees, what you cannot read included."`
 
 	Run        runCmd        `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
 	Doctor     doctorCmd     `cmd:"" group:"namespace" help:"Test every prerequisite, and say what to do about what is missing."`

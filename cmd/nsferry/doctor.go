@@ -24,6 +24,7 @@ func (c *doctorCmd) Run(ctx context.Context, env envFunc, g *Globals, out *Out) 
 	r := checkup{Findings: userns.Diagnose(ctx, userns.Options{Mode: g.Mode, Model: g.Model, Map: g.MapSpec})}
 	sick := problems(r.Findings)
 	if e, err := env(); err == nil && sick == 0 {
+		r.Findings = append(r.Findings, ferry.Overlay(ctx, e))
 		r.Paths = make(map[string][]userns.Finding)
 		for _, path := range c.Path {
 			r.Paths[path] = ferry.Examine(ctx, e, path)

@@ -29,6 +29,8 @@ var layers = [][]string{
 	{"sstate"},
 	{"sstate/store", "sstate/remote", "sstate/debs"},
 	{"ownership"},
+	{"audit"},
+	{"grant"},
 	{"ferry"},
 	{"archive", "idshift/userns", "idshift/handoff"},
 	{"idshift/userns/mounts"},

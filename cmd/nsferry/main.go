@@ -16,7 +16,9 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/nsferry/nsferry/audit"
 	"github.com/nsferry/nsferry/ferry"
+	"github.com/nsferry/nsferry/grant"
 	"github.com/nsferry/nsferry/idshift/userns"
 	"github.com/nsferry/nsferry/ownership"
 )
@@ -37,7 +39,7 @@ func main() {
 
 // halves is the table of what may run on the other side of the border.
 func halves() []userns.Registered {
-	return slices.Concat(ferry.Halves(), ownership.Halves())
+	return slices.Concat(ferry.Halves(), ownership.Halves(), grant.Halves(), audit.Halves())
 }
 
 // exitStatus is the status of a command that was run for the user, who gets it unchanged and without a word.

@@ -93,7 +93,7 @@ func checkDebianClone(x *exam) Finding {
 		f.Evidence = name + " does not exist here"
 	case "0":
 		f.Evidence = name + " = 0"
-		f.State, f.What, f.Remedy = StateProblem, "this kernel lets only root make user namespaces", persist(name, "1")
+		f.State, f.What, f.Remedy = StateProblem, "this kernel lets only root make user namespaces (Debian 10 and older, linux-hardened)", persist(name, "1")
 		if os.Geteuid() == 0 && x.fail == nil {
 			f.State = StateNote
 		}
@@ -113,7 +113,7 @@ func checkAppArmor(x *exam) Finding {
 		f.Evidence = name + " is not set"
 		return f
 	}
-	f.State, f.What, f.Evidence = StateNote, "AppArmor restricts user namespaces to programs with a profile", name+" = "+v
+	f.State, f.What, f.Evidence = StateNote, "AppArmor restricts user namespaces to programs with a profile (Ubuntu 23.10 and later)", name+" = "+v
 	if x.failed("", syscall.EPERM, syscall.EACCES) {
 		exe, err := os.Executable()
 		if err != nil {

@@ -57,6 +57,9 @@ func Diagnose(ctx context.Context, o Options) []Finding {
 			Evidence: fmt.Sprintf("mode %s, uids %s, gids %s", env.Mode, env.Plain.UID, env.Plain.GID)})
 		all = append(all, x.enter(ctx))
 	}
+	for _, look := range surroundings {
+		all = append(all, look(x)...)
+	}
 	if env != nil && env.Direct {
 		return all // nothing else is needed
 	}

@@ -67,7 +67,7 @@ func NewEnv(o Options) (*Env, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.Nested = !own.UID.IsIdentity() || !own.GID.IsIdentity()
+	e.Nested = !initial(own.UID) || !initial(own.GID)
 	root := os.Geteuid() == 0
 	if mode == ModeRoot && !root {
 		return nil, &EnvError{ID: "mode.root", What: fmt.Sprintf("mode root needs uid 0, this process has uid %d", os.Geteuid()),
@@ -174,6 +174,13 @@ func rangeErrors(err error) (list []*idshift.RangeError) {
 		list = append(list, r)
 	}
 	return list
+}
+
+// initial tells whether the map is that of the initial user namespace, every id to itself. "0 0 1" is not: it is what unshare -r
+// gives in a namespace whose uid 0 calls it.
+func initial(m idshift.Map) bool {
+	ext := m.Extents()
+	return m.IsIdentity() && len(ext) == 1 && ext[0].Inside == 0 && ext[0].Count == 1<<32-1
 }
 
 // suffices tells whether root in a namespace with this map can hold any rootfs that a planned map could: every planned

@@ -12,6 +12,7 @@ import (
 // System is where facts about the machine come from, so that tests can show another machine. The zero value is this one.
 type System struct {
 	Proc    string          // mount point of proc; "/proc"
+	Root    string          // where marks of container engines and /sys are; "/"
 	Path    string          // search path for newuidmap and newgidmap; $PATH
 	Sources idshift.Sources // user and sub-id files
 }
@@ -19,6 +20,9 @@ type System struct {
 func (s System) withDefaults() System {
 	if s.Proc == "" {
 		s.Proc = "/proc"
+	}
+	if s.Root == "" {
+		s.Root = "/"
 	}
 	if s.Path == "" {
 		s.Path = os.Getenv("PATH")
@@ -78,11 +82,14 @@ func (s System) status(field string) string {
 	return ""
 }
 
-// sysctl returns the value of a sysctl given as a path below /proc/sys, or "" where the kernel has none.
-func (s System) sysctl(name string) string {
-	text, err := os.ReadFile(filepath.Join(s.Proc, "sys", name))
+// read returns what a file below /proc says, without surrounding blanks, or "".
+func (s System) read(name string) string {
+	text, err := os.ReadFile(filepath.Join(s.Proc, name))
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(text))
+	return strings.TrimSpace(strings.TrimRight(string(text), "\x00"))
 }
+
+// sysctl returns the value of a sysctl given as a path below /proc/sys, or "" where the kernel has none.
+func (s System) sysctl(name string) string { return s.read(filepath.Join("sys", name)) }
