@@ -58,6 +58,54 @@ def duel(title, contenders, clean, limit=None):
     print(f"  peak memory of nsferry: {peak:.0f} MiB" + (f"; wanted: {limit}" if limit else ""))
 
 
+def chosen(title, make, contenders, limit):
+    """Like duel, for work that uses up what it works on: make() sets that up anew for each run, and is not measured."""
+    times = {name: [] for name in contenders}
+    for i in range(ROUNDS):
+        names = list(contenders)
+        for name in names if i % 2 == 0 else reversed(names):
+            make()
+            os.sync()
+            times[name].append(once(contenders[name])[0])
+    ours = statistics.median(times["nsferry"])
+    print(f"\n{title}")
+    for name, t in times.items():
+        m = statistics.median(t)
+        print(f"  {name:24} {m:7.2f} s  (best {min(t):.2f}, worst {max(t):.2f})  {m / ours:5.2f} x ours; wanted: {limit}")
+
+
+def owners():
+    """shift, clamp and rm: what changes a tree in place, beside what people do instead."""
+    state = ["base", "caller"]
+
+    times, again = [], []
+    for _ in range(ROUNDS):
+        for _ in range(2):
+            times.append(once([NSFERRY, "--quiet", "shift", "tree", "--from", state[0], "--to", state[1]])[0])
+            state.reverse()
+        remove("space/out")
+        os.sync()
+        again.append(once([NSFERRY, "--quiet", "unpack", "own.tar.zst", "space/out"])[0])
+    ours, theirs = statistics.median(times), statistics.median(again)
+    print(f"\nshift of the tree, base to caller and back\n  nsferry {ours:.2f} s (best {min(times):.2f}); unpacking it again {theirs:.2f} s"
+          f" (best {min(again):.2f}), {theirs / ours:.2f} x ours; wanted: at least 3")
+
+    epoch = 1000000000  # before every file of the tree
+    chosen("clamp of the tree", lambda: once(inside("find", "tree", "-exec", "touch", "-h", "-d", "@1500000000", "{}", "+")), {
+        "nsferry": [NSFERRY, "--quiet", "clamp", "tree", "--epoch", str(epoch)],
+        "find -exec touch \\;": inside("find", "tree", "-newermt", f"@{epoch}", "-exec", "touch", "-h", "-d", f"@{epoch}", "{}", ";"),
+    }, "at least 20")
+
+    def hundred_thousand():
+        remove("space/many")
+        once(shell("mkdir space/many && cd space/many && seq 1000 | xargs mkdir && for d in *; do (cd $d && seq 100 | xargs touch); done; chmod 0 [1-9]"))
+
+    chosen("rm of 100,000 files", hundred_thousand, {
+        "nsferry": [NSFERRY, "--quiet", "rm", "space/many"],
+        "rm -rf": inside("rm", "-rf", "space/many"),
+    }, "at least 1")
+
+
 def repeat(title, argv, limit):
     times = [once(argv)[0] * 1000 for _ in range(max(20, 4 * ROUNDS))]
     print(f"  {title:32} median {statistics.median(times):6.1f} ms, best {min(times):6.1f} ms; wanted: at most {limit} ms")
@@ -96,6 +144,7 @@ def main():
     repeat("run -- true", inside("true"), 15)
     repeat("ls of our own archive", [NSFERRY, "ls", "own.tar.zst"], 60)
     repeat("cat of one file", [NSFERRY, "cat", "own.tar.zst", "etc/os-release"], 60)
+    owners()
     remove("tree")
 
 

@@ -22,6 +22,11 @@ type Change struct {
 // Of o the mode and the machine count.
 func NewEnv(o userns.Options, from, to string) (*userns.Env, Change, error) {
 	c := Change{FromName: from, ToName: to}
+	if !slices.Contains(idshift.Models(), idshift.Model(to)) { // a mistake in it counts before what the machine lacks
+		if _, err := parseMap(to, idshift.Caller{}); err != nil {
+			return nil, c, fmt.Errorf("--to: %w", err)
+		}
+	}
 	o.Model, o.Map = from, ""
 	if !slices.Contains(idshift.Models(), idshift.Model(from)) {
 		m, err := parseMap(from, idshift.Caller{})
