@@ -57,7 +57,7 @@ type Policy struct {
 	Devices  Action `json:"devices"`  // Skip, Fail or Store; whiteouts (char 0:0) are always stored
 	Sockets  Action `json:"sockets"`  // Skip or Fail, for tar has no type for them; List takes Store
 	Xattrs   Xattrs `json:"xattrs"`   // Portable, All or None
-	Unmapped Action `json:"unmapped"` // Fail, or Nobody: ids without an image become 65534
+	Unmapped Action `json:"unmapped"` // Fail, or Nobody: owners without an image become 65534, ACL entries are left out
 }
 
 // Action is what to do with something.

@@ -252,6 +252,9 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 		}
 		value, err := x.IDs.aclSeen(a)
 		var unmapped *idshift.UnmappedError
+		if errors.As(err, &unmapped) && x.Policy.Unmapped == Nobody {
+			value, err = x.IDs.aclSeen(x.sum.drop(a, x.IDs.Plain.Outside()))
+		}
 		if errors.As(err, &unmapped) {
 			if err := x.bad.noteACL(h.Name, a, x.IDs.Plain.Outside()); err != nil {
 				return err

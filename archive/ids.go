@@ -156,6 +156,20 @@ func (m *misfits) noteACL(path string, a acl.ACL, s idshift.Shift) error {
 	return nil
 }
 
+// drop returns a without the entries whose ids s has no image for, and counts them: the policy Nobody for ACLs, where several
+// entries for 65534 could not stand side by side.
+func (s *Summary) drop(a acl.ACL, by idshift.Shift) acl.ACL {
+	var kept acl.ACL
+	for _, e := range a {
+		if _, err := by.ACL(acl.ACL{e}); err != nil {
+			s.skip("ACL entry without a place in the map")
+			continue
+		}
+		kept = append(kept, e)
+	}
+	return kept
+}
+
 // maxMisfits bounds how many are collected: an archive or a tree that has more does not lack a line in /etc/subuid.
 const maxMisfits = 10000
 

@@ -252,7 +252,7 @@ file d 0:0 640 mtime=1 "x"
 
 func TestUnmappedToNobody(t *testing.T) {
 	tier.Root(t, "needs inodes of many owners")
-	dir := buildText(t, "dir . 0:0 755 mtime=1\nfile a 70000:5 644 mtime=1 \"x\"\nfile b 6:70001 644 mtime=1 \"x\"\n")
+	dir := buildText(t, "dir . 0:0 755 mtime=1\nfile a 70000:5 644 mtime=1 \"x\"\nfile b 6:70001 644 mtime=1 \"x\"\nfile c 0:0 640 mtime=1 acl=u::rw-,u:6:r--,u:70002:r--,g::---,g:70003:rw-,m::r--,o::--- \"x\"\n")
 	m, err := idshift.NewMap(idshift.Extent{Inside: 0, Outside: 0, Count: 65535})
 	check(t, err)
 	o, x := options(), extraction()
@@ -264,9 +264,9 @@ func TestUnmappedToNobody(t *testing.T) {
 	late, back := unpack(t, whole, x)
 	early, _ := unpack(t, packed, extraction())
 	for _, got := range []*os.File{early, late} {
-		sameTree(t, dump(t, buildText(t, "dir . 0:0 755 mtime=1\nfile a 65534:5 644 mtime=1 \"x\"\nfile b 6:65534 644 mtime=1 \"x\"\n")), dump(t, got))
+		sameTree(t, dump(t, buildText(t, "dir . 0:0 755 mtime=1\nfile a 65534:5 644 mtime=1 \"x\"\nfile b 6:65534 644 mtime=1 \"x\"\nfile c 0:0 640 mtime=1 acl=u::rw-,u:6:r--,g::---,m::r--,o::--- \"x\"\n")), dump(t, got))
 	}
-	want := map[string]int64{"owner without a place in the map (now 65534)": 2}
+	want := map[string]int64{"owner without a place in the map (now 65534)": 2, "ACL entry without a place in the map": 2}
 	if d := cmp.Diff([]map[string]int64{want, want}, []map[string]int64{sum.Skipped, back.Skipped}); d != "" {
 		t.Error(d)
 	}

@@ -225,6 +225,9 @@ func (s *scanner) aclText(path string, value []byte) (string, error) {
 	}
 	inside, shift, err := s.IDs.aclInside(a)
 	var unmapped *idshift.UnmappedError
+	if errors.As(err, &unmapped) && s.Policy.Unmapped == Nobody {
+		inside, _, err = s.IDs.aclInside(s.sum.drop(a, shift))
+	}
 	if errors.As(err, &unmapped) {
 		return "", s.bad.noteACL(path, a, shift)
 	}

@@ -15,7 +15,7 @@ type policyFlags struct {
 	Devices  string `enum:"auto,skip,fail,store" default:"auto" help:"Device nodes: leave out and count (skip), refuse (fail), or keep (store); auto stores them as real root and skips them otherwise. Whiteouts (char 0:0) are always kept."`
 	Sockets  string `enum:"skip,fail" default:"skip" help:"Sockets, for which tar has no type: one of ${enum}."`
 	Xattrs   string `enum:"portable,all,none" default:"portable" help:"Extended attributes: ACLs, capabilities and user.* (portable), also trusted.* and security.* (all), or none at all."`
-	Unmapped string `enum:"fail,nobody" default:"fail" help:"Ids that the map has no place for: refuse, naming all of them (fail), or give to 65534 (nobody)."`
+	Unmapped string `enum:"fail,nobody" default:"fail" help:"Ids that the map has no place for: refuse, naming all of them (fail), or give owners to 65534 and leave ACL entries out (nobody)."`
 }
 
 func (f policyFlags) policy() archive.Policy {
