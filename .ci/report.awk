@@ -1,10 +1,10 @@
 # Reads `go test -v` of many packages; prints the verdict of each package, what its failed tests said, and which tests
-# were skipped and why. A skip for "root tier" or "user tier" is the other run's business and not counted. Appends
+# were skipped and why. A skip for "root tier", "user tier" or "soak tier" is another run's business and not counted. Appends
 # "TIER PASSED FAILED SKIPPED" to the file `counts`.
 /^=== (RUN|PAUSE|CONT|NAME) / { test = $3; next }
 /^[ \t]*--- PASS: / { passed++; ended(); next }
 /^[ \t]*--- SKIP: / {
-    if (why[$3] !~ /: (root|user) tier/) skip[++skipped] = $3 ": " why[$3]
+    if (why[$3] !~ /: (root|user|soak) tier/) skip[++skipped] = $3 ": " why[$3]
     ended()
     next
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/acl"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // getfaclOf is the ACL part of getfacl's numeric output without effective rights.
@@ -47,7 +48,7 @@ func randomACL(r *rand.Rand) acl.ACL {
 // TestOracleSetfacl applies random ACLs and compares with what getfacl shows, then lets setfacl set the text and reads it.
 // Owner, mode and chmod are compared as well.
 func TestOracleSetfacl(t *testing.T) {
-	need(t, "setfacl", "getfacl")
+	tier.Program(t, "setfacl", "getfacl")
 	f := newFile(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 60 {
@@ -88,7 +89,7 @@ func TestOracleSetfacl(t *testing.T) {
 
 // TestOracleMask lets setfacl calculate masks.
 func TestOracleMask(t *testing.T) {
-	need(t, "setfacl")
+	tier.Program(t, "setfacl")
 	f := newFile(t)
 	for _, text := range []string{"u::rwx,g::r-x,o::-,u:5:w", "u::rwx,g::-,o::-,u:5:x,g:7:r", "u::rwx,g::r,o::-,m::rwx,u:5:-"} {
 		a := parse(t, text)
@@ -103,7 +104,7 @@ func TestOracleMask(t *testing.T) {
 
 // TestOracleText gives the same texts to setfacl and to Parse.
 func TestOracleText(t *testing.T) {
-	need(t, "setfacl")
+	tier.Program(t, "setfacl")
 	f := newFile(t)
 	const base = "u::rwx,g::r-x,o::-,m::r,"
 	for _, text := range []string{
@@ -131,7 +132,7 @@ func exempt(text string) bool { return text == "u:7:r:7" }
 
 // TestOracleTar reads the ACL texts that GNU tar and bsdtar put into pax headers, and lets both extract ours.
 func TestOracleTar(t *testing.T) {
-	need(t, "tar", "bsdtar", "getfacl")
+	tier.Program(t, "tar", "bsdtar", "getfacl")
 	f := newFile(t)
 	dir := filepath.Dir(f.Name())
 	a := parse(t, "u::rw-,u:0:r-x,u:4242:-wx,g::r--,g:0:r--,m::rw-,o::r--")
@@ -291,8 +292,8 @@ func TestReadApplyErrors(t *testing.T) {
 
 // TestOraclePermits asks the kernel, as several users, what an ACL permits.
 func TestOraclePermits(t *testing.T) {
-	needRoot(t)
-	need(t, "test")
+	tier.Root(t, "owners and namespaces of every kind")
+	tier.Program(t, "test")
 	f := newFile(t)
 	const owner, group = 4001, 4002
 	if err := f.Chown(owner, group); err != nil {

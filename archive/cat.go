@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/zframe"
 	"github.com/nsferry/nsferry/archive/zframe/toc"
@@ -24,6 +23,11 @@ const maxSymlinks = 40
 // directory. Of an archive of ours only the frames that hold the file are read; any other one must be a regular
 // file too, for it is read twice. The content's digest is checked; what was written before an error is worthless.
 func Cat(ctx context.Context, in *os.File, path string, workers int, out io.Writer) error {
+	out, release, err := UnstalledWriter(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer release()
 	f, err := openFramed(in)
 	if errors.Is(err, zframe.ErrNotSeekable) {
 		return catStream(ctx, in, path, workers, out)
@@ -31,29 +35,25 @@ func Cat(ctx context.Context, in *os.File, path string, workers int, out io.Writ
 	if err != nil {
 		return err
 	}
-	c, err := toc.ReadAll(f)
+	table, err := toc.Load(f)
 	if err != nil {
 		return err
 	}
-	e, err := find(path, func(name string) *toc.Entry {
-		i, ok := slices.BinarySearchFunc(c.Entries, name, func(e toc.Entry, name string) int {
-			return listing.CompareNames(e.Name, name)
-		})
-		if !ok {
-			return nil
-		}
-		return &c.Entries[i]
-	})
+	e, err := find(path, table.Entry)
 	if err != nil {
 		return err
 	}
 	return catFrames(ctx, f, e, out)
 }
 
+// lookup returns the entry of a name, nil when there is none.
+type lookup func(name string) (*toc.Entry, error)
+
 // find resolves path as the kernel does in a root directory and returns the entry of the regular file that it leads to.
-func find(path string, lookup func(name string) *toc.Entry) (*toc.Entry, error) {
+func find(path string, get lookup) (*toc.Entry, error) {
 	rest := strings.Split(path, "/")
 	var at []string
+	var e *toc.Entry
 	for links := 0; len(rest) > 0; {
 		part := rest[0]
 		rest = rest[1:]
@@ -61,11 +61,13 @@ func find(path string, lookup func(name string) *toc.Entry) (*toc.Entry, error) 
 		case "", ".":
 			continue
 		case "..":
-			at = at[:max(len(at)-1, 0)]
+			at, e = at[:max(len(at)-1, 0)], nil
 			continue
 		}
-		name := strings.Join(append(at, part), "/")
-		e := lookup(name)
+		var err error
+		if e, err = get(strings.Join(append(slices.Clone(at), part), "/")); err != nil {
+			return nil, err
+		}
 		if e == nil {
 			return nil, fmt.Errorf("%s: not in the archive", path)
 		}
@@ -81,9 +83,11 @@ func find(path string, lookup func(name string) *toc.Entry) (*toc.Entry, error) 
 		}
 		rest = append(strings.Split(e.Link, "/"), rest...)
 	}
-	e := lookup(strings.Join(at, "/"))
 	for links := 0; e != nil && e.Type == toc.HardLink && links <= maxSymlinks; links++ {
-		e = lookup(e.Link)
+		var err error
+		if e, err = get(e.Link); err != nil {
+			return nil, err
+		}
 	}
 	if e == nil || e.Type != toc.File {
 		return nil, fmt.Errorf("%s: not a regular file", path)
@@ -185,7 +189,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 	}
 	names := make(map[string]*toc.Entry)
 	number := int64(0)
-	err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
+	_, err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
 		kept := *e
 		kept.Offset = number // tells entries of one name apart: the last one counts, as when it is extracted
 		names[e.Name] = &kept
@@ -195,7 +199,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 	if err != nil {
 		return err
 	}
-	e, err := find(path, func(name string) *toc.Entry { return names[name] })
+	e, err := find(path, func(name string) (*toc.Entry, error) { return names[name], nil })
 	if err != nil {
 		return err
 	}
@@ -203,7 +207,7 @@ func catStream(ctx context.Context, in *os.File, path string, workers int, out i
 		return err
 	}
 	number = 0
-	err = readEntries(ctx, in, workers, func(at *toc.Entry, t *tarfmt.Reader) error {
+	_, err = readEntries(ctx, in, workers, func(at *toc.Entry, t *tarfmt.Reader) error {
 		if number++; number-1 != e.Offset {
 			return nil
 		}

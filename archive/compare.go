@@ -118,10 +118,26 @@ func properties(a, b *listing.Node) []string {
 	if a.Size == b.Size && a.SHA256 != b.SHA256 {
 		what = append(what, "content")
 	}
-	if a.Size == b.Size && !slices.Equal(a.Sparse, b.Sparse) {
+	if a.Size == b.Size && !slices.Equal(holes(a), holes(b)) {
 		what = append(what, "holes")
 	}
 	return what
+}
+
+// holes returns the holes that an archive of ours would keep: makers of archives differ in what else they take for one.
+func holes(n *listing.Node) []listing.Segment {
+	if n.Sparse == nil {
+		return nil
+	}
+	var h []listing.Segment
+	end := int64(0)
+	for _, s := range append(slices.Clone(n.Sparse), listing.Segment{Offset: n.Size}) {
+		if s.Offset-end >= leastHole {
+			h = append(h, listing.Segment{Offset: end, Length: s.Offset - end})
+		}
+		end = s.Offset + s.Length
+	}
+	return h
 }
 
 func orNone(s string) string {

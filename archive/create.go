@@ -50,6 +50,11 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 	if err := o.check(); err != nil {
 		return Summary{}, err
 	}
+	out, release, err := UnstalledWriter(ctx, out)
+	if err != nil {
+		return Summary{}, err
+	}
+	defer release()
 	sink, err := newSink(out, &o)
 	if err != nil {
 		return Summary{}, err
@@ -58,7 +63,7 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 	if err := c.run(ctx, root); err != nil {
 		return c.sum, err
 	}
-	c.sum.Stored, err = sink.close()
+	c.sum.Stored, err = sink.close(o.Policy.record(&c.sum))
 	return c.sum, err
 }
 
@@ -85,8 +90,9 @@ func (c *creator) run(ctx context.Context, root *os.File) error {
 	if err != nil {
 		cancel()
 	}
-	// A failure of the pipeline is why the walk was cancelled, not the other way round.
-	if werr := order.Wait(); werr != nil && !errors.Is(werr, context.Canceled) {
+	// A failure of the pipeline is why the walk was cancelled, not the other way round. After a whole walk, a pipeline that was
+	// cancelled has not written everything.
+	if werr := order.Wait(); werr != nil && (err == nil || !errors.Is(werr, context.Canceled)) {
 		return werr
 	}
 	return err
@@ -122,7 +128,7 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 			return err
 		}
 		if e.Mount && !c.o.CrossMounts {
-			return tree.SkipDir
+			return tree.ErrSkipDir
 		}
 		return nil
 	})

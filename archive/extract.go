@@ -40,6 +40,11 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		return sum, err
 	}
 	o.Workers = max(o.Workers, 1)
+	in, release, err := unstalled(ctx, in)
+	if err != nil {
+		return sum, err
+	}
+	defer release()
 	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: o.Workers, MaxRatio: maxRatio})
 	if err != nil {
 		return sum, err
@@ -62,7 +67,12 @@ type extractor struct {
 	sum    *Summary
 	bad    misfits
 	first  bool
+	// absent are the paths of devices that were left out, for their other names. There are few in any rootfs.
+	absent map[string]bool
 }
+
+// maxAbsent bounds what a hostile archive can have remembered.
+const maxAbsent = 1 << 16
 
 func (x *extractor) run(ctx context.Context) error {
 	for x.first = true; ; x.first = false {
@@ -114,6 +124,9 @@ func (x *extractor) entry(ctx context.Context, h *tarfmt.Header) error {
 	if x.bad.any() {
 		return ctx.Err()
 	}
+	if x.absent[path] { // this entry takes the name that a device would have had
+		delete(x.absent, path)
+	}
 	if err := x.put(ctx, h, path, m); err != nil {
 		return fmt.Errorf("entry %s: %w", quote(h.Name), err)
 	}
@@ -139,6 +152,11 @@ func (x *extractor) put(ctx context.Context, h *tarfmt.Header, path string, m tr
 		if err != nil {
 			return fmt.Errorf("hard link target: %w", err)
 		}
+		if x.absent[target] {
+			x.sum.skip(deviceSkipped)
+			x.leaveOut(path)
+			return nil
+		}
 		return x.b.Link(ctx, path, target)
 	case tarfmt.Fifo:
 		return x.b.Node(ctx, path, unix.S_IFIFO, 0, 0, m)
@@ -153,10 +171,24 @@ func (x *extractor) device(ctx context.Context, h *tarfmt.Header, path string, m
 	}
 	whiteout := h.Type == tarfmt.Char && h.DevMajor == 0 && h.DevMinor == 0
 	keep, err := x.Policy.device(path, whiteout, x.sum)
-	if err != nil || !keep {
+	if err != nil {
 		return err
 	}
+	if !keep {
+		x.leaveOut(path)
+		return nil
+	}
 	return x.b.Node(ctx, path, mode, h.DevMajor, h.DevMinor, m)
+}
+
+// leaveOut remembers that a device node has no name at path.
+func (x *extractor) leaveOut(path string) {
+	if x.absent == nil {
+		x.absent = make(map[string]bool)
+	}
+	if len(x.absent) < maxAbsent {
+		x.absent[path] = true
+	}
 }
 
 func segments(in []tarfmt.Segment) []tree.Segment {
@@ -219,11 +251,15 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 			return err
 		}
 		value, err := x.IDs.aclSeen(a)
-		if err != nil {
-			if err := x.bad.note(h.Name, err); err != nil {
+		var unmapped *idshift.UnmappedError
+		if errors.As(err, &unmapped) {
+			if err := x.bad.noteACL(h.Name, a, x.IDs.Plain.Outside()); err != nil {
 				return err
 			}
 			continue
+		}
+		if err != nil {
+			return err
 		}
 		m.Xattrs = append(m.Xattrs, tree.Xattr{Key: t.key, Value: value})
 	}
@@ -232,7 +268,7 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 
 func aclOf(h *tarfmt.Header, key, text string) (acl.ACL, error) {
 	if text != "" {
-		return acl.Parse(text, nil)
+		return acl.Parse(text, debianNames{})
 	}
 	for _, a := range h.Xattrs {
 		if a.Key == key {

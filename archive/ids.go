@@ -52,17 +52,16 @@ func (i IDs) implied() *tree.Meta {
 	return &tree.Meta{Mode: 0o755, UID: uid, GID: gid}
 }
 
-// aclInside reads an ACL attribute as the kernel showed it; its ids become inside ids.
-func (i IDs) aclInside(value []byte) (acl.ACL, error) {
-	a, err := acl.Decode(value)
-	if err != nil {
-		return nil, err
-	}
+// aclInside translates an ACL as the kernel showed it; its ids become inside ids. from is what it was shifted by.
+func (i IDs) aclInside(a acl.ACL) (inside acl.ACL, from idshift.Shift, err error) {
 	if i.Arithmetic {
-		return i.Plain.Inside().ACL(a)
+		from = i.Plain.Inside()
+		a, err = from.ACL(a)
+		return a, from, err
 	}
-	_, err = i.Plain.Outside().ACL(a)
-	return a, err
+	from = i.Plain.Outside()
+	_, err = from.ACL(a)
+	return a, from, err
 }
 
 // aclSeen returns the attribute to give to the kernel for an ACL with inside ids.
@@ -118,6 +117,9 @@ type found struct {
 
 // note records that err (an UnmappedError, else it is returned) was met at path.
 func (m *misfits) note(path string, err error) error {
+	if err == nil {
+		return nil
+	}
 	var u *idshift.UnmappedError
 	if !errors.As(err, &u) {
 		return err
@@ -134,6 +136,23 @@ func (m *misfits) note(path string, err error) error {
 		return fmt.Errorf("more than %d ids have no place in the map, the last one %v %d", maxMisfits, u.Kind, u.ID)
 	}
 	m.ids[key] = &found{1, quote(path)}
+	return nil
+}
+
+// noteACL records every id of a that s has no image for.
+func (m *misfits) noteACL(path string, a acl.ACL, s idshift.Shift) error {
+	for _, e := range a {
+		var err error
+		switch e.Tag {
+		case acl.User:
+			_, err = s.Owner(idshift.UID, e.ID)
+		case acl.Group:
+			_, err = s.Owner(idshift.GID, e.ID)
+		}
+		if err := m.note(path, err); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

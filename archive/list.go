@@ -28,25 +28,61 @@ func List(ctx context.Context, in *os.File, workers int, fn func(listing.Node) e
 	if err != nil {
 		return err
 	}
+	return listTable(ctx, f, fn)
+}
+
+// listTable lists a table of contents. It is parsed in one goroutine while fn is called in this one.
+func listTable(ctx context.Context, f *zframe.File, fn func(listing.Node) error) error {
 	r, err := toc.Open(f)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	var e toc.Entry
-	for err = r.Next(&e); err == nil; err = r.Next(&e) {
-		n, nerr := node(&e)
-		if nerr == nil {
-			nerr = fn(n)
-		}
-		if err := errors.Join(nerr, ctx.Err()); err != nil {
-			return err
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batches := make(chan []toc.Entry, 4)
+	var failed error
+	go func() {
+		defer close(batches)
+		failed = errors.Join(readBatches(ctx, r, batches), r.Close())
+	}()
+	for entries := range batches {
+		for i := range entries {
+			n, err := node(&entries[i])
+			if err == nil {
+				err = fn(n)
+			}
+			if err != nil {
+				cancel()
+				for range batches { // wait for the reader's end
+				}
+				return err
+			}
 		}
 	}
-	if errors.Is(err, io.EOF) {
-		return nil
+	return failed
+}
+
+// readBatches sends all entries of r.
+func readBatches(ctx context.Context, r *toc.Reader, batches chan<- []toc.Entry) error {
+	const size = 512
+	for end := false; !end; {
+		batch := make([]toc.Entry, 0, size)
+		for len(batch) < size && !end {
+			batch = batch[:len(batch)+1]
+			err := r.Next(&batch[len(batch)-1])
+			if errors.Is(err, io.EOF) {
+				batch, end = batch[:len(batch)-1], true
+			} else if err != nil {
+				return err
+			}
+		}
+		select {
+		case batches <- batch:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return err
+	return nil
 }
 
 // openFramed opens the tail of an archive; what is no regular file has none that could be read.
@@ -67,7 +103,7 @@ const maxHoles = 256 << 30
 
 func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.Node) error) error {
 	holes := int64(0)
-	return readEntries(ctx, in, workers, func(e *toc.Entry, t *tarfmt.Reader) error {
+	_, err := readEntries(ctx, in, workers, func(e *toc.Entry, t *tarfmt.Reader) error {
 		n, err := node(e)
 		if err != nil {
 			return err
@@ -85,13 +121,20 @@ func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.
 		}
 		return fn(n)
 	})
+	return err
 }
 
-// readEntries decodes an archive of any make and calls fn for every entry, which may read its data.
-func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.Entry, *tarfmt.Reader) error) error {
-	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: workers, MaxRatio: maxRatio})
+// readEntries decodes an archive of any make and calls fn for every entry, which may read its data. It returns the outer
+// format.
+func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.Entry, *tarfmt.Reader) error) (zframe.Kind, error) {
+	in, release, err := unstalled(ctx, in)
 	if err != nil {
-		return err
+		return zframe.KindUnknown, err
+	}
+	defer release()
+	stream, kind, err := zframe.Decompress(in, zframe.Options{Workers: workers, MaxRatio: maxRatio})
+	if err != nil {
+		return kind, err
 	}
 	defer stream.Close()
 	t := tarfmt.NewReader(stream, tarfmt.Limits{})
@@ -99,10 +142,10 @@ func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.En
 	for first := true; ; first = false {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return drain(stream)
+			return kind, drain(stream)
 		}
 		if err != nil {
-			return err
+			return kind, err
 		}
 		if first && isTop(h) {
 			top = topDir
@@ -111,8 +154,11 @@ func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.En
 		if err == nil {
 			err = fn(&e, t)
 		}
-		if err := errors.Join(err, ctx.Err()); err != nil {
-			return err
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return kind, err
 		}
 	}
 }
@@ -184,7 +230,7 @@ func node(e *toc.Entry) (listing.Node, error) {
 		if t.text == "" {
 			continue
 		}
-		a, err := acl.Parse(t.text, nil)
+		a, err := acl.Parse(t.text, debianNames{})
 		if err != nil {
 			return n, fmt.Errorf("%s: %w", e.Name, err)
 		}
@@ -223,4 +269,13 @@ func WriteLines(w io.Writer) (fn func(listing.Node) error, flush func() error) {
 		_, err := bw.Write(line)
 		return err
 	}, bw.Flush
+}
+
+// RawSize returns the size of the tar stream in an archive of ours, in bytes, and 0 for one whose end does not tell.
+func RawSize(in *os.File) int64 {
+	f, err := openFramed(in)
+	if err != nil {
+		return 0
+	}
+	return f.Raw()
 }

@@ -1,9 +1,11 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
@@ -46,7 +48,7 @@ func newScanner(root *tree.Root, o ScanOptions, sum *Summary) *scanner {
 // on to find them all, and the caller asks misfit at the end.
 func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	if e.Path != "." && s.Exclude.match(e.Path) {
-		return nil, tree.SkipDir
+		return nil, tree.ErrSkipDir
 	}
 	typ, keep, err := s.classify(e)
 	if err != nil || !keep {
@@ -73,19 +75,40 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	if e.Stat.Nlink > 1 && typ != tarfmt.Dir {
 		key := hardLink{e.Device(), e.Stat.Ino}
 		if first, ok := s.links[key]; ok {
-			h.Type, h.Link, h.ModTime.Nsec = tarfmt.Link, "./"+first, 0
-			return h, nil
+			return asLink(h, first), nil
 		}
 		s.links[key] = e.Path
 	}
 	if err := s.attributes(h, e); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)
 	}
-	if isPlaceholder(h.Xattrs) {
-		s.sum.skip("placeholder of a mount")
-		return nil, tree.SkipDir
+	if i := markOf(h.Xattrs); i >= 0 {
+		empty, err := e.Empty()
+		if err != nil {
+			return nil, err
+		}
+		if empty {
+			s.sum.skip("placeholder of a mount")
+			return nil, tree.ErrSkipDir
+		}
+		h.Xattrs = slices.Delete(h.Xattrs, i, i+1) // somebody has filled it since: it is part of the tree
 	}
 	return h, s.content(h, e)
+}
+
+// asLink makes h another name of the inode at first. Its metadata is only what fits into the ustar fields (FORMAT §1).
+func asLink(h *tarfmt.Header, first string) *tarfmt.Header {
+	const most, mostID = 0o77777777777, 0o7777777
+	h.Type, h.Link, h.ModTime.Nsec = tarfmt.Link, "./"+first, 0
+	if h.ModTime.Sec < 0 || h.ModTime.Sec > most {
+		h.ModTime.Sec = 0
+	}
+	for _, id := range []*uint32{&h.UID, &h.GID} {
+		if *id > mostID {
+			*id = 0
+		}
+	}
+	return h
 }
 
 // classify maps the inode's type and applies the policies for what tar or the target cannot hold.
@@ -126,6 +149,8 @@ func (s *scanner) classify(e *tree.Entry) (typ tarfmt.Type, keep bool, err error
 	return typ, keep, err
 }
 
+const deviceSkipped = "device node" // a reason in Summary.Skipped
+
 // device applies the policy for device nodes.
 func (p Policy) device(path string, whiteout bool, sum *Summary) (keep bool, err error) {
 	switch {
@@ -134,7 +159,7 @@ func (p Policy) device(path string, whiteout bool, sum *Summary) (keep bool, err
 	case p.Devices == Fail:
 		return false, fmt.Errorf("%s: a device node; use --devices skip or store", path)
 	}
-	sum.skip("device node")
+	sum.skip(deviceSkipped)
 	return false, nil
 }
 
@@ -173,9 +198,9 @@ func (s *scanner) attributes(h *tarfmt.Header, e *tree.Entry) error {
 		var err error
 		switch x.Key {
 		case tree.XattrAccess:
-			h.ACL, err = s.aclText(x.Value)
+			h.ACL, err = s.aclText(h.Name, x.Value)
 		case tree.XattrDefault:
-			h.DefaultACL, err = s.aclText(x.Value)
+			h.DefaultACL, err = s.aclText(h.Name, x.Value)
 		case tree.XattrCapability:
 			if x.Value, err = s.IDs.capInside(x.Value); err == nil {
 				h.Xattrs = append(h.Xattrs, tarfmt.Xattr(x))
@@ -192,12 +217,21 @@ func (s *scanner) attributes(h *tarfmt.Header, e *tree.Entry) error {
 	return nil
 }
 
-func (s *scanner) aclText(value []byte) (string, error) {
-	a, err := s.IDs.aclInside(value)
+// aclText returns the text of an ACL attribute of the inode at path, "" when some of its ids have no place.
+func (s *scanner) aclText(path string, value []byte) (string, error) {
+	a, err := acl.Decode(value)
 	if err != nil {
 		return "", err
 	}
-	return a.Text(), nil
+	inside, shift, err := s.IDs.aclInside(a)
+	var unmapped *idshift.UnmappedError
+	if errors.As(err, &unmapped) {
+		return "", s.bad.noteACL(path, a, shift)
+	}
+	if err != nil {
+		return "", err
+	}
+	return inside.Text(), nil
 }
 
 // content fills in what depends on the type: size and hole map, link target, device numbers.
@@ -237,7 +271,7 @@ func (s *scanner) segments(e *tree.Entry) ([]tarfmt.Segment, error) {
 // misfit is the error that names all ids without a place, or nil.
 func (s *scanner) misfit() error { return s.bad.err(s.IDs.Plain) }
 
-// isPlaceholder tells whether the inode is a mount target that `run` made and, killed, could not remove.
-func isPlaceholder(attrs []tarfmt.Xattr) bool {
-	return slices.ContainsFunc(attrs, func(x tarfmt.Xattr) bool { return x.Key == tree.XattrPlaceholder })
+// markOf finds the attribute of a mount target that `run` made and, killed, could not remove.
+func markOf(attrs []tarfmt.Xattr) int {
+	return slices.IndexFunc(attrs, func(x tarfmt.Xattr) bool { return x.Key == tree.XattrPlaceholder })
 }

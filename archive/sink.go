@@ -16,7 +16,8 @@ type sink interface {
 	// encode returns what write is to get for a frame's raw bytes, a buffer of the pool as raw is.
 	encode(worker int, pool *zframe.Buffers, raw []byte) []byte
 	write(*frame) error
-	close() (stored int64, err error)
+	// close gets the policies to be recorded.
+	close(policy map[string]string) (stored int64, err error)
 }
 
 func newSink(out io.Writer, o *CreateOptions) (sink, error) {
@@ -48,7 +49,6 @@ type framedSink struct {
 	out      counter
 	encoders []*zframe.Encoder // one a worker
 	table    *toc.Writer
-	policy   map[string]string
 	frames   []zframe.Frame
 	ledger   ledger
 	waiting  []waiting
@@ -65,7 +65,7 @@ func newFramedSink(out io.Writer, o *CreateOptions) (*framedSink, error) {
 	if level == 0 {
 		level = 3
 	}
-	s := &framedSink{out: counter{w: out}, policy: o.Policy.record()}
+	s := &framedSink{out: counter{w: out}}
 	for range o.Workers + 1 { // one more for the table of contents
 		e, err := zframe.NewEncoder(level)
 		if err != nil {
@@ -125,8 +125,8 @@ func (s *framedSink) settle(sum [32]byte) {
 	s.waiting = s.waiting[:0]
 }
 
-func (s *framedSink) close() (int64, error) {
-	tail, err := s.table.Finish(toc.Header{Encoder: s.encoders[0].Name(), Policy: s.policy}, s.frames)
+func (s *framedSink) close(policy map[string]string) (int64, error) {
+	tail, err := s.table.Finish(toc.Header{Encoder: s.encoders[0].Name(), Policy: policy}, s.frames)
 	if err != nil {
 		return s.out.n, err
 	}
@@ -134,9 +134,14 @@ func (s *framedSink) close() (int64, error) {
 	return s.out.n, err
 }
 
-// record returns the policies as the table of contents keeps them.
-func (p Policy) record() map[string]string {
-	return map[string]string{"devices": string(p.Devices), "sockets": string(p.Sockets), "xattrs": string(p.Xattrs), "unmapped": string(p.Unmapped)}
+// record returns the policies as the table of contents keeps them. That of devices, whose default is another one for root, is
+// kept only where it left something out: the same tree gives the same bytes, whoever packs it.
+func (p Policy) record(sum *Summary) map[string]string {
+	m := map[string]string{"sockets": string(p.Sockets), "xattrs": string(p.Xattrs), "unmapped": string(p.Unmapped)}
+	if sum.Skipped[deviceSkipped] > 0 {
+		m["devices"] = string(p.Devices)
+	}
+	return m
 }
 
 // plainSink writes the tar stream as it is.
@@ -151,7 +156,7 @@ func (s *plainSink) write(f *frame) error {
 	return err
 }
 
-func (s *plainSink) close() (int64, error) { return s.out.n, nil }
+func (s *plainSink) close(map[string]string) (int64, error) { return s.out.n, nil }
 
 // gzipSink leaves the parallelism to the gzip writer.
 type gzipSink struct {
@@ -175,7 +180,7 @@ func (s *gzipSink) write(f *frame) error {
 	return err
 }
 
-func (s *gzipSink) close() (int64, error) {
+func (s *gzipSink) close(map[string]string) (int64, error) {
 	err := s.gz.Close()
 	return s.out.n, err
 }

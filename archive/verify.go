@@ -52,13 +52,13 @@ func Verify(ctx context.Context, in *os.File, workers int) (Verified, error) {
 
 func verifyStream(ctx context.Context, in *os.File, workers int) (Verified, error) {
 	v := Verified{}
-	err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
+	kind, err := readEntries(ctx, in, workers, func(e *toc.Entry, _ *tarfmt.Reader) error {
 		v.Entries++
 		v.Content += e.Size
 		_, err := node(e)
 		return err
 	})
-	v.Kind = "stream"
+	v.Kind = kind.String()
 	return v, err
 }
 
@@ -68,11 +68,9 @@ type verifier struct {
 	table *toc.Reader
 	sum   Summary
 
-	// The identity of the frame under way, and those complete but for the digest of the entry they end with.
-	id         *zframe.IdentityHash
-	frame      int
-	start      int64 // raw offset at which the frame begins
-	waiting    []*zframe.IdentityHash
+	id         *zframe.IdentityHash // of the frame under way
+	frame      int                  // its number
+	start      int64                // raw offset at which it begins
 	identities [][32]byte
 }
 

@@ -8,6 +8,7 @@ package ferry
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,7 +21,7 @@ import (
 
 // Halves is the table of this package's inner halves, for userns.Main.
 func Halves() []userns.Registered {
-	return []userns.Registered{packHalf, unpackHalf, listHalf, removeHalf}
+	return []userns.Registered{packHalf, unpackHalf, listHalf, removeHalf, examineHalf}
 }
 
 // Workers returns n, or one worker for each processor when n is 0.
@@ -69,6 +70,9 @@ func report(in *userns.Inner) func(int64) {
 
 // openParent opens the directory that the last component of path is in, as far as the caller may.
 func openParent(path string) (parent *os.File, rest, name string, err error) {
+	if path == "" { // Clean would make it the working directory
+		return nil, "", "", &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
 	path = filepath.Clean(path)
 	name = filepath.Base(path)
 	if name == "." || name == ".." || name == "/" {

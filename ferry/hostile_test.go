@@ -15,25 +15,11 @@ import (
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/treetest"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // maxPeak is what a flow may take, in KiB: 256 MiB.
 const maxPeak = 256 << 10
-
-func lack(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // environments are the ways to run a flow that this user has, each once: the real ones.
 func environments(t testing.TB) map[string]userns.Options {
@@ -46,7 +32,7 @@ func environments(t testing.TB) map[string]userns.Options {
 		}
 	}
 	if _, err := userns.NewEnv(userns.Options{Mode: "unshare"}); err != nil {
-		lack(t, fmt.Sprint("no namespace for this user: ", err))
+		tier.Have(t, false, "a namespace: "+err.Error())
 	}
 	return map[string]userns.Options{"user": {Mode: "unshare"}}
 }
@@ -68,8 +54,8 @@ file canary-dir/f @ 600 mtime=3.5 "too"
 symlink canary-link @ canary mtime=4.5
 dir in @ 755
 `, "@", fmt.Sprintf("%d:%d", os.Geteuid(), os.Getegid())))
-	must(t, err)
-	must(t, treetest.Build(base, nodes))
+	check(t, err)
+	check(t, treetest.Build(base, nodes))
 	s := &site{base: base}
 	s.before = s.dump(t)
 	return s
@@ -79,12 +65,12 @@ dir in @ 755
 func (s *site) dump(t testing.TB) []listing.Node {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.base, "in"))
-	must(t, err)
+	check(t, err)
 	for _, e := range entries {
 		t.Errorf("left behind: %s", e.Name())
 	}
 	nodes, err := treetest.Dump(s.base)
-	must(t, err)
+	check(t, err)
 	for i := range nodes {
 		if nodes[i].Name == "in" {
 			nodes[i].MTime = nil
@@ -107,7 +93,7 @@ func (s *site) check(t testing.TB) {
 func (s *site) unpack(t testing.TB, o userns.Options, archive []byte) error {
 	t.Helper()
 	e, err := userns.NewEnv(o)
-	must(t, err)
+	check(t, err)
 	in := archiveFile(t, archive)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -121,12 +107,12 @@ func (s *site) unpack(t testing.TB, o userns.Options, archive []byte) error {
 func archiveFile(t testing.TB, archive []byte) *os.File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "archive"))
-	must(t, err)
+	check(t, err)
 	t.Cleanup(func() { f.Close() })
 	_, err = f.Write(archive)
-	must(t, err)
+	check(t, err)
 	_, err = f.Seek(0, 0)
-	must(t, err)
+	check(t, err)
 	return f
 }
 
@@ -134,21 +120,21 @@ func archiveFile(t testing.TB, archive []byte) *os.File {
 func (s *site) take(t testing.TB, o userns.Options, want string) {
 	t.Helper()
 	e, err := userns.NewEnv(o)
-	must(t, err)
+	check(t, err)
 	if want != "" {
 		var got []listing.Node
-		must(t, List(t.Context(), func() (*userns.Env, error) { return e, nil }, s.target(), ListOptions{}, func(n listing.Node) error {
+		check(t, List(t.Context(), func() (*userns.Env, error) { return e, nil }, s.target(), ListOptions{}, func(n listing.Node) error {
 			got = append(got, n)
 			return nil
 		}))
 		nodes, err := listing.Parse(want)
-		must(t, err)
+		check(t, err)
 		if d := treetest.Diff(nodes, got); d != "" {
 			t.Errorf("tree differs (- wanted, + there):\n%s", d)
 		}
 	}
 	_, err = Remove(t.Context(), e, s.target(), false)
-	must(t, err)
+	check(t, err)
 }
 
 // judge says whether what came of an attack is right.
@@ -226,7 +212,7 @@ func TestHostileBombs(t *testing.T) {
 func runJob(t testing.TB, j job) outcome {
 	t.Helper()
 	text, err := json.Marshal(j)
-	must(t, err)
+	check(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")

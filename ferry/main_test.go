@@ -30,7 +30,7 @@ type outcome struct {
 }
 
 func TestMain(m *testing.M) {
-	userns.Main(Halves()...)
+	userns.Main(append(Halves(), buildHalf, dumpHalf)...)
 	if text := os.Getenv(childVar); text != "" {
 		os.Exit(child(text))
 	}

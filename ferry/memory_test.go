@@ -40,12 +40,12 @@ func TestMemorySoak(t *testing.T) {
 				s := newSite(t)
 				in := filepath.Join(t.TempDir(), "in.tar")
 				f, err := os.Create(in)
-				must(t, err)
+				check(t, err)
 				w := bufio.NewWriter(f)
 				write(w)
 				_, _ = w.Write(tarball())
-				must(t, w.Flush()) // it keeps the first error of all writes
-				must(t, f.Close())
+				check(t, w.Flush()) // it keeps the first error of all writes
+				check(t, f.Close())
 				out := filepath.Join(t.TempDir(), "out.tar.zst")
 				for _, j := range []job{{In: in, Out: s.target()}, {In: s.target(), Out: out, Pack: true}, {In: out, Out: s.target() + "2"}} {
 					j.Mode, j.Map = o.Mode, o.Map
@@ -57,10 +57,10 @@ func TestMemorySoak(t *testing.T) {
 					}
 				}
 				e, err := userns.NewEnv(o)
-				must(t, err)
+				check(t, err)
 				for _, tree := range []string{s.target(), s.target() + "2"} {
 					_, err := Remove(t.Context(), e, tree, false)
-					must(t, err)
+					check(t, err)
 				}
 				s.check(t)
 			})

@@ -75,6 +75,9 @@ func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (s
 	if err := whole(p.File(), sum, o.Format); err != nil {
 		return sum, fmt.Errorf("%s: %w", out, err)
 	}
+	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
+		return sum, err
+	}
 	return sum, p.Commit()
 }
 

@@ -62,8 +62,7 @@ func (p *parentDir) sweep(ctx context.Context, name string) error {
 		if !strings.HasPrefix(n, prefix) || len(n) != len(prefix)+8 {
 			continue
 		}
-		var fd int
-		err := p.do(func() (err error) { fd, err = openDir(int(p.Fd()), n); return err })
+		fd, err := p.openDir(n)
 		if err != nil {
 			continue // no directory, or not ours to open: no tree of ours
 		}
@@ -78,7 +77,5 @@ func (p *parentDir) sweep(ctx context.Context, name string) error {
 	return nil
 }
 
-// openDir opens the directory name for reading; the caller owns the fd.
-func openDir(at int, name string) (int, error) {
-	return unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-}
+// openDir opens the directory name in p for reading; the caller owns the fd.
+func (p *parentDir) openDir(name string) (int, error) { return tree.OpenDir(p.do, int(p.Fd()), name) }

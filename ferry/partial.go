@@ -60,10 +60,11 @@ func newPartial(ctx context.Context, parent *parentDir, name string) (*partial, 
 func (p *partial) make() error {
 	at := int(p.parent.Fd())
 	if err := p.parent.do(func() error { return unix.Mkdirat(at, p.temp, 0o700) }); err != nil {
+		p.temp = "" // nothing to abort
 		return &fs.PathError{Op: "mkdirat", Path: p.parent.path(p.name), Err: err}
 	}
-	var fd int
-	if err := p.parent.do(func() (err error) { fd, err = openDir(at, p.temp); return err }); err != nil {
+	fd, err := p.openNew()
+	if err != nil {
 		return &fs.PathError{Op: "openat", Path: p.parent.path(p.temp), Err: err}
 	}
 	p.dir = os.NewFile(uintptr(fd), p.parent.path(p.temp))
@@ -71,7 +72,7 @@ func (p *partial) make() error {
 		return &fs.PathError{Op: "flock", Path: p.dir.Name(), Err: err}
 	}
 	var named, ours unix.Stat_t
-	err := p.parent.do(func() error { return unix.Fstatat(at, p.temp, &named, unix.AT_SYMLINK_NOFOLLOW) })
+	err = p.parent.do(func() error { return unix.Fstatat(at, p.temp, &named, unix.AT_SYMLINK_NOFOLLOW) })
 	if err := errors.Join(err, unix.Fstat(fd, &ours)); err != nil {
 		return &fs.PathError{Op: "fstatat", Path: p.dir.Name(), Err: err}
 	}
@@ -86,6 +87,15 @@ func (p *partial) make() error {
 		}
 	}
 	return errors.Join(p.dir.Chown(0, 0), tree.DropACLs(p.dir), p.dir.Chmod(0o700))
+}
+
+// openNew opens the directory just made: with the ids it was made with, for it may not be uid 0's yet.
+func (p *partial) openNew() (fd int, err error) {
+	err = p.parent.do(func() (err error) {
+		fd, err = unix.Openat(int(p.parent.Fd()), p.temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return fd, err
 }
 
 // commit gives the tree its name, which must be free or an empty directory.

@@ -77,8 +77,7 @@ var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: 
 
 // free checks before any work that the target's name can be taken: it is absent or an empty directory.
 func free(parent *parentDir, name string) error {
-	var fd int
-	err := parent.do(func() (err error) { fd, err = openDir(int(parent.Fd()), name); return err })
+	fd, err := parent.openDir(name)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil

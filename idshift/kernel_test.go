@@ -11,6 +11,7 @@ import (
 
 	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/idshift"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // nestedEnv tells the test binary to be the middle of TestOracleNested; its value is the mapping.
@@ -43,8 +44,8 @@ func within(m idshift.Mapping, argv ...string) *exec.Cmd {
 
 // TestOracleKernelMaps gives planned maps to the kernel and reads them back.
 func TestOracleKernelMaps(t *testing.T) {
-	needRoot(t)
-	need(t, "cat")
+	tier.Root(t, "owners and namespaces of every kind")
+	tier.Program(t, "cat")
 	for _, n := range []uint32{65537, 65536, 65535, 65534, 65533, 64536, 1000, 2} {
 		for _, model := range idshift.Models() {
 			c := caller(1001, idshift.Range{First: 100000, Count: n}, idshift.Range{First: 900000, Count: 3})
@@ -76,8 +77,8 @@ func TestOracleKernelMaps(t *testing.T) {
 // TestOracleKernelShift compares owner, ACL and capability as a process inside sees them with the arithmetic, and what it
 // writes with the arithmetic in the other direction.
 func TestOracleKernelShift(t *testing.T) {
-	needRoot(t)
-	need(t, "setfacl", "getfacl", "getfattr", "setfattr", "setcap", "stat", "sh")
+	tier.Root(t, "owners and namespaces of every kind")
+	tier.Program(t, "setfacl", "getfacl", "getfattr", "setfattr", "setcap", "stat", "sh")
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
 		if err := os.Chmod(d, 0o755); err != nil {
@@ -158,8 +159,8 @@ func TestOracleKernelShift(t *testing.T) {
 
 // TestOracleNested plans a map from what a namespace with two lines shows, where a line across both is refused.
 func TestOracleNested(t *testing.T) {
-	needRoot(t)
-	need(t, "cat")
+	tier.Root(t, "owners and namespaces of every kind")
+	tier.Program(t, "cat")
 	exe, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nsferry/nsferry/idshift"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // system is a set of files for LookupCaller in place of those in /etc; an empty text leaves the file out.
@@ -147,8 +148,8 @@ func TestLookupSelf(t *testing.T) {
 
 // TestOracleGetsubids compares with getsubids(1) on sub-id files that only a private mount namespace sees.
 func TestOracleGetsubids(t *testing.T) {
-	needRoot(t)
-	need(t, "getsubids", "mount", "sh")
+	tier.Root(t, "owners and namespaces of every kind")
+	tier.Program(t, "getsubids", "mount", "sh")
 	const subuid = "# c\nother:1:1\nroot:300000:7\n0:100000:65536\n\nroot:5:5\n"
 	const subgid = "0:200000:65536\n"
 	src := system{passwd: passwd, subuid: subuid, subgid: subgid}.sources(t)

@@ -1,6 +1,7 @@
 package idshift
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -25,20 +26,17 @@ func Models() []Model { return []Model{ModelBase, ModelCaller, ModelIdentity} }
 // length. Further ranges continue the map at the next inside ids, in their order.
 //
 // Inside 0 and 65534 are always mapped: 65534 linearly as far as the ranges reach, otherwise the last sub-id is spent on
-// it. Where that cannot be, the error is a *RangeError, which says what root has to add.
+// it. Where that cannot be, the error is a *RangeError, which says what root has to add, or two of them, joined.
 func Plan(m Model, c Caller) (Mapping, error) {
 	if !slices.Contains(Models(), m) {
 		return Mapping{}, fmt.Errorf("model %q is none of %q", m, Models())
 	}
-	var out Mapping
-	var err error
-	if out.UID, err = plan(m, c, UID); err != nil {
+	uid, uidErr := plan(m, c, UID)
+	gid, gidErr := plan(m, c, GID)
+	if err := errors.Join(uidErr, gidErr); err != nil {
 		return Mapping{}, err
 	}
-	if out.GID, err = plan(m, c, GID); err != nil {
-		return Mapping{}, err
-	}
-	return out, nil
+	return Mapping{UID: uid, GID: gid}, nil
 }
 
 // plan makes the map of one kind.

@@ -18,15 +18,22 @@ type RangeError struct {
 }
 
 // Error names the lack and the remedy.
-func (e *RangeError) Error() string {
-	lack := fmt.Sprintf("%d sub-%ss are too few for model %s", e.Have, e.Kind, e.Model)
+func (e *RangeError) Error() string { return e.Lack() + ": " + e.Remedy() }
+
+// Lack says what is missing.
+func (e *RangeError) Lack() string {
 	if e.Have == 0 {
-		lack = fmt.Sprintf("no sub-%ss", e.Kind)
+		return fmt.Sprintf("no sub-%ss", e.Kind)
 	}
+	return fmt.Sprintf("%d sub-%ss are too few for model %s", e.Have, e.Kind, e.Model)
+}
+
+// Remedy says what to do about it.
+func (e *RangeError) Remedy() string {
 	if e.File == "" {
-		return fmt.Sprintf("%s: have %d ids assigned in the subid source %q (nsswitch.conf), e.g. %s", lack, usualCount, e.Source, e.Line)
+		return fmt.Sprintf("have %d ids assigned in the subid source %q (nsswitch.conf), e.g. %s", usualCount, e.Source, e.Line)
 	}
-	return fmt.Sprintf("%s: as root, add this line to %s: %s", lack, e.File, e.Line)
+	return fmt.Sprintf("as root, add this line to %s: %s", e.File, e.Line)
 }
 
 // rangeError makes the error for what LookupCaller found out about the caller.

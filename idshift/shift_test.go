@@ -11,6 +11,7 @@ import (
 
 	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/idshift"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // spec reads a mapping.
@@ -186,8 +187,8 @@ func TestShiftCapability(t *testing.T) {
 
 // TestOracleSetcap compares the codec with setcap's own values.
 func TestOracleSetcap(t *testing.T) {
-	needRoot(t)
-	need(t, "setcap", "getfattr")
+	tier.Root(t, "owners and namespaces of every kind")
+	tier.Program(t, "setcap", "getfattr")
 	f := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(f, nil, 0o700); err != nil {
 		t.Fatal(err)

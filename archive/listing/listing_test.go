@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsferry/nsferry/tier"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -156,12 +158,8 @@ func TestCompareNames(t *testing.T) {
 
 // TestCapabilityNames asks getcap for every capability that the kernel here knows.
 func TestCapabilityNames(t *testing.T) {
-	if _, err := exec.LookPath("getcap"); err != nil || os.Getuid() != 0 {
-		if os.Getenv("REQUIRE_ALL") != "" {
-			t.Fatal("needs getcap and root")
-		}
-		t.Skip("needs getcap and root")
-	}
+	tier.Root(t, "to set capabilities")
+	tier.Program(t, "getcap")
 	path := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)

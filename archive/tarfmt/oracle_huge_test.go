@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nsferry/nsferry/tier"
 )
 
 // TestHugeSizes has the tools list files beyond the 8 GiB that eleven octal digits hold, dense and sparse.
 func TestHugeSizes(t *testing.T) {
-	need(t, false, "tar", "bsdtar", "python3", "awk", "bash")
+	tier.Program(t, "tar", "bsdtar", "python3", "awk", "bash")
 	const limit = 1<<33 - 1
 	easy := []Header{
 		{Name: "./fits", Type: Reg, Size: limit},

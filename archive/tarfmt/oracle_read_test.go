@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsferry/nsferry/tier"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
@@ -81,7 +83,7 @@ func compareArchive(t *testing.T, dir string, items []item, level int) {
 		it := items[i]
 		if it.Type == Link {
 			it.Link = strings.TrimPrefix(it.Link, "./")
-			if it.Link != "sub/plain" && it.Link != "zhard" || it.Size != 0 || it.data != nil && len(it.data) > 0 {
+			if it.Link != "sub/plain" && it.Link != "zhard" || it.Size != 0 || len(it.data) > 0 {
 				t.Errorf("hard link %q: %+v", rel, it)
 			}
 			continue
@@ -132,7 +134,8 @@ func plainACL(s string) string {
 }
 
 func TestReadTools(t *testing.T) {
-	need(t, true, "tar", "bsdtar", "python3", "setfacl", "getfacl", "find")
+	tier.Root(t, "to give files away")
+	tier.Program(t, "tar", "bsdtar", "python3", "setfacl", "getfacl", "find")
 	gnuTar := []string{"tar", "--numeric-owner", "--xattrs", "--xattrs-include=user.*", "--acls"}
 	for _, tool := range []struct {
 		argv  []string
@@ -171,7 +174,7 @@ func TestReadTools(t *testing.T) {
 }
 
 func TestReadSparse(t *testing.T) {
-	need(t, false, "tar", "bsdtar")
+	tier.Program(t, "tar", "bsdtar")
 	dir := t.TempDir()
 	want := map[string][]Segment{
 		"holes":    {{0, 4096}, {1 << 20, 4096}, {2<<20 - 4096, 4096}},

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsferry/nsferry/tier"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
@@ -126,7 +128,8 @@ func look(t *testing.T, path string) inode {
 
 // TestToolsExtract has GNU tar and bsdtar extract every feature, in a locale of bytes and in one of characters.
 func TestToolsExtract(t *testing.T) {
-	need(t, true, "tar", "bsdtar", "getfacl")
+	tier.Root(t, "to give files away")
+	tier.Program(t, "tar", "bsdtar", "getfacl")
 	plainKey := func(key string) string { return key }
 	for _, tool := range []struct {
 		name string
@@ -190,7 +193,7 @@ for m in t:
 
 // TestPythonLists has Python's tarfile read every feature. It has times as floats, and xattr keys as they are written.
 func TestPythonLists(t *testing.T) {
-	need(t, false, "python3")
+	tier.Program(t, "python3")
 	type entry struct {
 		Name, Link, Type   string
 		Mode, UID, GID     uint32

@@ -2,31 +2,9 @@ package tarfmt
 
 import (
 	"bytes"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 )
-
-// need skips the test, or fails it where nothing may be skipped, unless the tools are installed and we are root.
-func need(t testing.TB, root bool, tools ...string) {
-	t.Helper()
-	skip := func(format string, args ...any) {
-		t.Helper()
-		if os.Getenv("REQUIRE_ALL") != "" {
-			t.Fatalf(format, args...)
-		}
-		t.Skipf(format, args...)
-	}
-	if root && os.Geteuid() != 0 {
-		skip("needs root, to give files away")
-	}
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			skip("needs %s: %v", tool, err)
-		}
-	}
-}
 
 // item is an entry with its data segments.
 type item struct {

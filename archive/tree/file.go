@@ -97,27 +97,24 @@ func (f *File) Segments(least int64) ([]Segment, error) {
 		} else if err != nil {
 			return nil, pathError("lseek", f.path, err)
 		}
-		data = min(data, size)
-		start, hole := size, size
+		hole := size
 		if data < size {
-			start = max(data/holeUnit*holeUnit, end)
-			// From where the data are: what lies before them may be a hole that is too short to keep.
 			if hole, err = unix.Seek(f.fd, data, unix.SEEK_HOLE); err != nil {
 				return nil, pathError("lseek", f.path, err)
 			}
 			hole = min((hole+holeUnit-1)/holeUnit*holeUnit, size)
+			data = max(data/holeUnit*holeUnit, end)
 		}
-		if start-end >= least {
-			sparse = true
-		} else {
-			start = end
+		start := end // of the next segment; a hole that is too short belongs to it
+		if data-end >= least {
+			start, sparse = data, true
 		}
-		n := len(segs)
-		switch {
-		case start == hole: // the file ends in a hole
-		case n > 0 && start == end:
+		if start == size {
+			break
+		}
+		if n := len(segs); n > 0 && start == end {
 			segs[n-1].Length = hole - segs[n-1].Offset
-		default:
+		} else {
 			segs = append(segs, Segment{start, hole - start})
 		}
 		end = hole

@@ -2,7 +2,6 @@ package tree
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,7 +110,7 @@ func mountNew(t *testing.T, fs string) string {
 		must(t, os.Truncate(image, 512<<20))
 		for _, argv := range [][]string{{"mkfs." + fs, image}, {"mount", "-o", "loop", image, dir}} {
 			if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
-				lack(t, fmt.Sprintf("%s: %v: %s", argv[0], err, out))
+				t.Fatalf("%s: %v: %s", argv[0], err, out)
 			}
 		}
 	}

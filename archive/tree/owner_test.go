@@ -38,7 +38,7 @@ func tellOwners(dir string) error {
 	return Walk(context.Background(), d, func(e *Entry) error {
 		if e.Path != "." {
 			fmt.Printf("%s %d:%d %v\n", e.Path, e.Stat.Uid, e.Stat.Gid, e.OwnerIsMapped())
-			return SkipDir
+			return ErrSkipDir
 		}
 		return nil
 	})

@@ -70,12 +70,12 @@ func (r *remover) fail(err error) {
 	}
 }
 
-// in runs a system call on a name in dir.
-func (r *remover) in(dir int, f func() error) error {
+// in returns what runs a system call on a name in dir.
+func (r *remover) in(dir int) func(func() error) error {
 	if dir == r.start {
-		return r.rights(func() error { return retry(f) })
+		return func(f func() error) error { return r.rights(func() error { return retry(f) }) }
 	}
-	return retry(f)
+	return retry
 }
 
 func (r *remover) run(ctx context.Context, name string) error {
@@ -113,7 +113,7 @@ func (r *remover) run(ctx context.Context, name string) error {
 // take unlinks base in dir or, when it is a directory, puts it on the stack. unlink(2) of a directory says EISDIR on
 // Linux: no stat is needed to tell.
 func (r *remover) take(dir int, base string) {
-	err := r.in(dir, func() error { return unix.Unlinkat(dir, base, 0) })
+	err := r.in(dir)(func() error { return unix.Unlinkat(dir, base, 0) })
 	switch {
 	case err == nil:
 		r.Inodes++
@@ -130,11 +130,7 @@ func (r *remover) take(dir int, base string) {
 }
 
 func (r *remover) open(dir int, base string) error {
-	var fd int
-	err := r.in(dir, func() (err error) {
-		fd, err = openAt(dir, base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-		return err
-	})
+	fd, err := OpenDir(r.in(dir), dir, base)
 	if err != nil {
 		return pathError("openat", r.path(base), err)
 	}
@@ -180,7 +176,7 @@ func (r *remover) leave() error {
 		}
 		parent = up.fd
 	}
-	err := r.in(parent, func() error { return unix.Unlinkat(parent, top.base, unix.AT_REMOVEDIR) })
+	err := r.in(parent)(func() error { return unix.Unlinkat(parent, top.base, unix.AT_REMOVEDIR) })
 	switch {
 	case err == nil:
 		r.Inodes++
@@ -190,4 +186,19 @@ func (r *remover) leave() error {
 		r.fail(pathError("rmdir", r.path(top.base), err))
 	}
 	return nil
+}
+
+// OpenDir opens the directory base in dir for reading, without following it; the caller owns the fd. The name is looked up with
+// rights, the directory itself is opened without: who may search the one need not be who may read the other.
+func OpenDir(rights func(func() error) error, dir int, base string) (fd int, err error) {
+	var at int
+	err = rights(func() (err error) {
+		at, err = openAt(dir, base, unix.O_PATH|unix.O_DIRECTORY, 0)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	return openAt(at, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }

@@ -24,8 +24,8 @@ func (e *Entry) Type() uint32 { return uint32(e.Stat.Mode) & unix.S_IFMT }
 // Device tells the filesystem apart, together with Stat.Ino an inode.
 func (e *Entry) Device() uint64 { return unix.Mkdev(e.Stat.Dev_major, e.Stat.Dev_minor) }
 
-// SkipDir is what a visit returns to leave out what is in a directory.
-var SkipDir = errors.New("skip this directory")
+// ErrSkipDir is what a visit returns to leave out what is in a directory.
+var ErrSkipDir = errors.New("skip this directory")
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_MNT_ID
 
@@ -46,7 +46,7 @@ func Walk(ctx context.Context, root *os.File, visit func(*Entry) error) error {
 	w.mount = e.Stat.Mnt_id
 	if err := visit(&e); err != nil {
 		unix.Close(fd)
-		if errors.Is(err, SkipDir) {
+		if errors.Is(err, ErrSkipDir) {
 			return nil
 		}
 		return err
@@ -117,7 +117,7 @@ func (w *walk) next() error {
 	}
 	e.Mount = e.Stat.Mnt_id != w.mount
 	err := w.visit(&e)
-	if errors.Is(err, SkipDir) {
+	if errors.Is(err, ErrSkipDir) {
 		return nil
 	}
 	if err != nil || e.Type() != unix.S_IFDIR {
@@ -183,4 +183,25 @@ func (e *Entry) Xattrs() ([]Xattr, error) {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)
 	}
 	return x, nil
+}
+
+// Empty tells whether nothing is in a directory or file, where directories that hold nothing but such ones count as nothing too.
+func (e *Entry) Empty() (bool, error) {
+	if e.Type() != unix.S_IFDIR {
+		return e.Stat.Size == 0, nil
+	}
+	fd, err := openAt(e.Dir, e.Base, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return false, pathError("openat", e.Path, err)
+	}
+	dir := newFile(fd, e.Path)
+	defer dir.Close()
+	empty := true
+	err = Walk(context.Background(), dir, func(e *Entry) error {
+		if e.Type() != unix.S_IFDIR && e.Stat.Size > 0 {
+			empty = false
+		}
+		return nil
+	})
+	return empty, err
 }

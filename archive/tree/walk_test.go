@@ -48,16 +48,16 @@ file "~" @ 644 ""`)
 	}
 	got, err = visits(t, dir, func(e *Entry) error {
 		if e.Path == "a/b" {
-			return SkipDir
+			return ErrSkipDir
 		}
 		return nil
 	})
 	must(t, err)
 	if want := slices.Delete(want, 3, 4); !slices.Equal(got, want) {
-		t.Errorf("with SkipDir: got  %q\nwant %q", got, want)
+		t.Errorf("with ErrSkipDir: got  %q\nwant %q", got, want)
 	}
-	if got, err := visits(t, dir, func(*Entry) error { return SkipDir }); err != nil || len(got) != 1 {
-		t.Errorf("SkipDir of the root: %q, %v", got, err)
+	if got, err := visits(t, dir, func(*Entry) error { return ErrSkipDir }); err != nil || len(got) != 1 {
+		t.Errorf("ErrSkipDir of the root: %q, %v", got, err)
 	}
 	stop := errors.New("stop")
 	if _, err := visits(t, dir, func(e *Entry) error {

@@ -126,8 +126,7 @@ func dropXattr(fd int, key string) error {
 
 // hasXattr tells whether an open file or directory has the attribute.
 func hasXattr(fd int, key string) (bool, error) {
-	var err error
-	err = retry(func() error { _, err := unix.Fgetxattr(fd, key, nil); return err })
+	err := retry(func() error { _, err := unix.Fgetxattr(fd, key, nil); return err })
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
 		return false, nil
 	}

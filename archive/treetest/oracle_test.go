@@ -17,13 +17,14 @@ import (
 
 	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/listing"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // output runs a tool that must succeed. LC_ALL=C keeps its escapes plain.
 func output(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	_, err := exec.LookPath(name)
-	need(t, err == nil, name)
+	tier.Have(t, err == nil, name)
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
 	var stderr bytes.Buffer
@@ -37,7 +38,7 @@ func output(t *testing.T, name string, args ...string) string {
 
 // TestDumpAgainstStat compares type, owner, mode, mtime, target, device and hard link groups with stat's word.
 func TestDumpAgainstStat(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, for all owners")
+	tier.Root(t, "for all owners")
 	dir := built(t, Oddities())
 	types := map[listing.Type]string{
 		listing.Dir: "directory", listing.File: "regular file", listing.Symlink: "symbolic link", listing.Fifo: "fifo",
@@ -88,7 +89,7 @@ func TestDumpAgainstStat(t *testing.T) {
 
 // TestDumpAgainstAttr compares with getfacl, getfattr and setcap -v.
 func TestDumpAgainstAttr(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, for all owners")
+	tier.Root(t, "for all owners")
 	dir := built(t, Oddities())
 	acls, caps, xattrs := 0, 0, 0
 	for _, n := range dumped(t, dir) {
@@ -165,7 +166,7 @@ func getfattr(t *testing.T, path string) map[string]string {
 // TestDumpAgainstTar lets GNU tar carry the tree over and wants the same dump. It has no sockets, and keeps hard links of files
 // and symbolic links only.
 func TestDumpAgainstTar(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, for all owners")
+	tier.Root(t, "for all owners")
 	dir := built(t, Oddities())
 	copied := filepath.Join(t.TempDir(), "copy")
 	if err := os.Mkdir(copied, 0o700); err != nil {

@@ -10,19 +10,8 @@ import (
 	"testing"
 
 	"github.com/nsferry/nsferry/archive/listing"
+	"github.com/nsferry/nsferry/tier"
 )
-
-// need skips the test, or fails it where nothing may be skipped.
-func need(t testing.TB, have bool, what string) {
-	t.Helper()
-	if have {
-		return
-	}
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatalf("needs %s", what)
-	}
-	t.Skipf("needs %s", what)
-}
 
 // built builds the nodes in a new directory.
 func built(t testing.TB, nodes []listing.Node) string {
@@ -56,7 +45,7 @@ func parsed(t testing.TB, text string) []listing.Node {
 }
 
 func TestOdditiesComeBack(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, for all owners")
+	tier.Root(t, "for all owners")
 	want := Oddities()
 	got := dumped(t, built(t, want))
 	if d := Diff(want, got); d != "" {
@@ -74,7 +63,7 @@ func TestOdditiesComeBack(t *testing.T) {
 }
 
 func TestRandomComesBack(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, for all owners")
+	tier.Root(t, "for all owners")
 	types := map[listing.Type]int{}
 	for seed := range uint64(25) {
 		want := Random(seed, 60)
@@ -120,7 +109,7 @@ sock     q ID 600
 
 // TestInheritance builds below a directory whose default ACL and setgid bit go on to everything.
 func TestInheritance(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, for all owners")
+	tier.Root(t, "for all owners")
 	dir := built(t, parsed(t, `
 dir . 0:50 2777 default=u::rwx,u:1:rwx,g::rwx,m::rwx,o::rwx
 `))

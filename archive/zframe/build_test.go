@@ -13,23 +13,13 @@ import (
 
 	"github.com/nsferry/nsferry/archive/zframe"
 	"github.com/nsferry/nsferry/archive/zframe/toc"
+	"github.com/nsferry/nsferry/tier"
 )
-
-// need skips the test when a tool is missing, or fails it where everything must run.
-func need(tb testing.TB, tool string) {
-	tb.Helper()
-	if _, err := exec.LookPath(tool); err != nil {
-		if os.Getenv("REQUIRE_ALL") != "" {
-			tb.Fatalf("%s is needed: %v", tool, err)
-		}
-		tb.Skipf("%s is needed: %v", tool, err)
-	}
-}
 
 // run runs a tool with in as its input and returns its output.
 func run(tb testing.TB, in []byte, tool string, args ...string) []byte {
 	tb.Helper()
-	need(tb, tool)
+	tier.Program(tb, tool)
 	cmd := exec.Command(tool, args...)
 	var stderr bytes.Buffer
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), &stderr

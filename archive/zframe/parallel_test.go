@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nsferry/nsferry/archive/zframe"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // sample is n bytes of which about half can be compressed away, starting like a tar archive's first block.
@@ -47,7 +48,7 @@ func TestDecompressWhatToolsMake(t *testing.T) {
 	small, big := sample(40_000), sample(20<<20)
 	name := write(t, big)
 	pzstd := func(args ...string) []byte {
-		need(t, "pzstd")
+		tier.Program(t, "pzstd")
 		run(t, nil, "pzstd", append(args, "-q", "-k", "-f", name)...)
 		b, err := os.ReadFile(name + ".zst")
 		check(t, err)
@@ -266,7 +267,7 @@ func TestGzipWriterIsDeterministic(t *testing.T) {
 
 // TestPipe reads from a pipe that a tool fills, as `zstd … | nsferry unpack -` does.
 func TestPipe(t *testing.T) {
-	need(t, "zstd")
+	tier.Program(t, "zstd")
 	big := sample(10 << 20)
 	cmd := exec.Command("zstd", "-qc", "-T2")
 	cmd.Stdin = bytes.NewReader(big)

@@ -18,6 +18,8 @@ type cli struct {
 	Verify verifyCmd `cmd:"" group:"tree" help:"Check that an archive is whole."`
 	Rm     rmCmd     `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
 
+	Run        runCmd        `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
+	Doctor     doctorCmd     `cmd:"" group:"namespace" help:"Test every prerequisite, and say what to do about what is missing."`
 	Map        mapCmd        `cmd:"" group:"namespace" help:"Show the id maps, translate ids."`
 	Completion completionCmd `cmd:"" group:"about" help:"Print a completion script for a shell."`
 	Man        manCmd        `cmd:"" group:"about" help:"Print the manual page."`

@@ -32,7 +32,12 @@ func (c *lsCmd) Run(ctx context.Context, env envFunc, g *Globals, out *Out) erro
 		}
 		return out.Answer(lines(nodes), nil)
 	}
-	line, flush := archive.WriteLines(out.Stdout)
+	w, release, err := archive.UnstalledWriter(ctx, out.Stdout)
+	if err != nil {
+		return err
+	}
+	defer release()
+	line, flush := archive.WriteLines(w)
 	if err := ferry.List(ctx, env, c.Path, o, line); err != nil {
 		_ = flush() // the listing's error says more
 		return err
@@ -128,7 +133,7 @@ func (v verified) String() string {
 	if v.Own {
 		return fmt.Sprintf("%s: whole: %d entries, %s, %d frames, all sums right", v.Name, v.Entries, bytesText(v.Content), v.Frames)
 	}
-	return fmt.Sprintf("%s: a whole tar stream of another make: %d entries, %s; it has no sums to check", v.Name, v.Entries, bytesText(v.Content))
+	return fmt.Sprintf("%s: a whole tar stream (%s) of another make: %d entries, %s; it has no sums to check", v.Name, v.Kind, v.Entries, bytesText(v.Content))
 }
 
 // Run reads all of an archive.

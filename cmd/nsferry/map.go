@@ -1,18 +1,22 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/nsferry/nsferry/archive"
+	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/idshift"
 	"github.com/nsferry/nsferry/idshift/userns"
 )
 
 type mapCmd struct {
 	Show      mapShowCmd      `cmd:"" default:"withargs" help:"Show the maps in effect, and how newuidmap and newgidmap are called for them."`
+	Check     mapCheckCmd     `cmd:"" help:"Tell which ids an archive needs and the map lacks."`
 	ToInside  mapToInsideCmd  `cmd:"" help:"Print the inside id of an outside id."`
 	ToOutside mapToOutsideCmd `cmd:"" help:"Print the outside id of an inside id."`
 }
@@ -106,6 +110,26 @@ func ranges(rs []idshift.Range) string {
 		s = append(s, fmt.Sprintf("%d to %d", r.First, uint64(r.First)+uint64(r.Count)-1))
 	}
 	return strings.Join(s, ", ")
+}
+
+type mapCheckCmd struct {
+	Archive string `arg:"" help:"An archive; - is standard input."`
+}
+
+// Run fails with the list of ids that unpack would fail with.
+func (c *mapCheckCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) error {
+	in, err := ferry.Open(c.Archive)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := archive.CheckFit(ctx, in, e.Plain, ferry.Workers(g.Jobs)); err != nil {
+		return fmt.Errorf("%s: %w", c.Archive, err)
+	}
+	return out.Answer(map[string]bool{"fits": true}, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s: every id has a place\n", c.Archive)
+		return err
+	})
 }
 
 // mapID is an id on the command line.

@@ -88,6 +88,9 @@ func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) 
 	var sum archive.Summary
 	var err error
 	if c.Output == "-" {
+		if isTerminal(os.Stdout) {
+			return &userns.UsageError{What: "an archive is nothing for a terminal; redirect standard output, or name a file with -o"}
+		}
 		out.TakeStdout()
 		sum, err = ferry.PackTo(ctx, e, c.Dir, os.Stdout, o)
 	} else {
@@ -119,9 +122,10 @@ func (c *unpackCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out
 	}
 	defer in.Close()
 	o := ferry.UnpackOptions{Workers: g.Jobs, Policy: c.policy(), Exclude: c.Exclude, Top: c.Top, KeepTop: c.KeepTop}
-	p := out.Progress("unpack", 0)
+	total := archive.RawSize(in)
+	p := out.Progress("unpack", total)
 	if p != nil {
-		o.Progress = func(n int64) { p.Set(n, n) }
+		o.Progress = func(n int64) { p.Set(n, max(n, total)) }
 	}
 	sum, err := ferry.Unpack(ctx, e, in, c.Dir, o)
 	p.Done()

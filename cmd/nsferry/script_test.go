@@ -14,11 +14,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // TestMain serves inner processes, and lets scripts run nsferry as a command: this test binary under that name.
 func TestMain(m *testing.M) {
 	userns.Main(halves()...)
+	servePlace()
 	testscript.Main(m, map[string]func(){"nsferry": main})
 }
 
@@ -56,10 +58,7 @@ func (t scriptT) Verbose() bool { return testing.Verbose() }
 func (t scriptT) Skip(args ...any) {
 	t.Helper()
 	reason := fmt.Sprint(args...)
-	otherTier := strings.HasPrefix(reason, "root tier") || strings.HasPrefix(reason, "user tier")
-	if os.Getenv("REQUIRE_ALL") != "" && !otherTier {
-		t.Fatalf("skipped, and REQUIRE_ALL is set: %s", reason)
-	}
+	tier.Have(t, tier.OtherTier(reason), "what this script skips for: "+reason)
 	t.T.Skip(args...)
 }
 

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nsferry/nsferry/tier"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -219,7 +221,7 @@ func TestPendingSlotsRunOut(t *testing.T) {
 
 // TestPendingUnprivileged writes as an ordinary user into directories that allow less and less.
 func TestPendingUnprivileged(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, to become another user")
+	tier.Root(t, "to become another user")
 	for _, c := range []struct {
 		mode uint32
 		want error
@@ -248,7 +250,7 @@ func TestPendingUnprivileged(t *testing.T) {
 }
 
 func TestPendingReadOnlyFilesystem(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, to mount")
+	tier.Root(t, "to mount")
 	inMounts(t, func(path string) {
 		if err := syscall.Mount("tmpfs", path, "tmpfs", syscall.MS_RDONLY, ""); err != nil {
 			t.Error(err)
@@ -267,7 +269,7 @@ func TestPendingReadOnlyFilesystem(t *testing.T) {
 }
 
 func TestPendingFullDisk(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, to mount")
+	tier.Root(t, "to mount")
 	inMounts(t, func(path string) {
 		if err := syscall.Mount("tmpfs", path, "tmpfs", 0, "size=1m"); err != nil {
 			t.Error(err)
@@ -301,7 +303,7 @@ func TestPendingFullDisk(t *testing.T) {
 
 // TestPendingWithoutProc hides /proc in earnest.
 func TestPendingWithoutProc(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, to mount")
+	tier.Root(t, "to mount")
 	inMounts(t, func(path string) {
 		dir, err := os.Open(path)
 		if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/nsferry/nsferry/tier"
 )
 
 // TestMain also serves the processes that tests start of this binary.
@@ -30,22 +32,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// need skips the test, or fails it where nothing may be skipped.
-func need(t testing.TB, have bool, what string) {
-	t.Helper()
-	if have {
-		return
-	}
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatalf("needs %s", what)
-	}
-	t.Skipf("needs %s", what)
-}
-
 // TestOnFilesystems runs the other tests on a new filesystem of each kind. Each is mounted in a mount namespace of a child
 // process, so that the kernel takes down mount and loop device with it, however it ends.
 func TestOnFilesystems(t *testing.T) {
-	need(t, os.Getuid() == 0, "root, to mount")
+	tier.Root(t, "to mount")
 	for _, fs := range []struct{ kind, mkfs, size string }{
 		{"ext4", "mkfs.ext4 -q -F", "128M"},
 		{"xfs", "mkfs.xfs -q -m reflink=1", "320M"},
@@ -58,7 +48,7 @@ func TestOnFilesystems(t *testing.T) {
 			if fs.mkfs != "" {
 				mkfs := strings.Fields(fs.mkfs)
 				_, err := exec.LookPath(mkfs[0])
-				need(t, err == nil, mkfs[0])
+				tier.Have(t, err == nil, mkfs[0])
 				image = filepath.Join(t.TempDir(), "image")
 				run(t, "truncate", "-s", fs.size, image)
 				run(t, mkfs[0], append(mkfs[1:], image)...)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/acl"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // ways are the kernels that a Pending can meet: each named by what is missing.
@@ -199,7 +200,7 @@ func TestPendingModeIsExact(t *testing.T) {
 						dir, path := openDir(t)
 						if inherit {
 							if err := acl.Apply(int(dir.Fd()), acl.Default, restrict); errors.Is(err, acl.ErrUnsupported) {
-								need(t, os.Getenv("HANDOFF_FS") == "ramfs", "a filesystem with ACLs")
+								tier.Have(t, os.Getenv("HANDOFF_FS") == "ramfs", "a filesystem with ACLs")
 								return
 							} else if err != nil {
 								t.Fatal(err)
@@ -353,7 +354,7 @@ func failAt(t *testing.T, base map[string]error, op string, policy Overwrite) {
 // BenchmarkPending is what an empty file costs: on tmpfs, so that it is the system calls and not the disk.
 func BenchmarkPending(b *testing.B) {
 	path, err := os.MkdirTemp("/dev/shm", "handoff")
-	need(b, err == nil, "/dev/shm")
+	tier.Have(b, err == nil, "/dev/shm")
 	defer os.RemoveAll(path)
 	dir, err := os.Open(path)
 	if err != nil {

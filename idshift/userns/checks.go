@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// check is one prerequisite. It can explain a failure of the named steps; none named means every step before the maps.
+// check is one prerequisite. It can explain a failure of the named steps.
 type check struct {
 	steps string // space separated
 	run   func(x *exam) Finding
@@ -31,11 +32,13 @@ const inside = " setgroups setresgid setresuid capset mount"
 // checks is in the order in which causes hide each other.
 var checks = []check{
 	{"clone", limitCheck("userns.sysctl.max", "user")},
-	{"clone", limitCheck("userns.sysctl.mnt", "mnt")},
+	{"clone unshare", limitCheck("userns.sysctl.mnt", "mnt")},
 	{"clone", limitCheck("userns.sysctl.pid", "pid")},
+	{"clone unshare", checkLimitReached},
 	{"clone", checkDebianClone},
 	{"clone uid_map gid_map" + inside, checkAppArmor},
-	{"clone", checkSeccomp},
+	{"clone", checkSysAdmin},
+	{"clone unshare", checkSeccomp},
 	{"clone", checkChroot},
 	{"clone", checkProcessLimit},
 	{"uid_map gid_map", checkNoNewPrivs},
@@ -45,8 +48,7 @@ var checks = []check{
 	{"uid_map gid_map", checkRootMap},
 }
 
-// limitCheck looks at user.max_*_namespaces (namespaces(7)): 0 forbids, and ENOSPC says that the limit, here or in an
-// outer namespace, is reached.
+// limitCheck looks at user.max_*_namespaces (namespaces(7)): 0 forbids.
 func limitCheck(id, kind string) func(x *exam) Finding {
 	return func(x *exam) Finding {
 		name := "user.max_" + kind + "_namespaces"
@@ -61,12 +63,20 @@ func limitCheck(id, kind string) func(x *exam) Finding {
 		case v == "0":
 			f.State, f.What = StateProblem, name+" forbids "+kind+" namespaces"
 			f.Remedy = persist(name, "15000")
-		case kind == "user" && x.failed("clone", syscall.ENOSPC, syscall.EUSERS):
-			f.State, f.What = StateProblem, "the limit of namespaces, or of 32 nested ones, is reached"
-			f.Remedy = "end other sandboxes of this user, or, as root of the outermost namespace: sysctl -w " + name + "=100000"
 		}
 		return f
 	}
+}
+
+// checkLimitReached: ENOSPC says that a limit above 0 is used up, here or in an outer namespace, or that 32 user
+// namespaces are nested already (clone(2); EUSERS before Linux 4.9).
+func checkLimitReached(x *exam) Finding {
+	f := Finding{ID: "userns.limit", State: StateOK, What: "the limits of namespaces are not reached"}
+	if x.failed("clone", syscall.ENOSPC, syscall.EUSERS) || x.failed("unshare", syscall.ENOSPC) {
+		f.State, f.What = StateProblem, "the limit of namespaces, or of 32 nested ones, is reached"
+		f.Remedy = "end other sandboxes of this user, or, as root of the outermost namespace: sysctl -w user.max_user_namespaces=100000"
+	}
+	return f
 }
 
 // persist words a sysctl that root has to set, for now and for later.
@@ -117,6 +127,21 @@ func checkAppArmor(x *exam) Finding {
 	return f
 }
 
+// checkSysAdmin: root makes mount namespaces without a user namespace only with CAP_SYS_ADMIN, which containers lack by
+// default (clone(2)).
+func checkSysAdmin(x *exam) Finding {
+	f := Finding{ID: "root.sysadmin", State: StateOK, What: "this process may make namespaces"}
+	eff, err := strconv.ParseUint(x.sys.status("CapEff"), 16, 64)
+	if err == nil && x.env != nil && x.env.Direct && eff&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		f.State, f.What, f.Evidence = StateNote, "root without CAP_SYS_ADMIN cannot mount", "CapEff: "+x.sys.status("CapEff")
+		if x.failed("clone", syscall.EPERM) {
+			f.State = StateProblem
+			f.Remedy = "start the container with --cap-add SYS_ADMIN --security-opt seccomp=unconfined, or run nsferry as an ordinary user with sub-ids"
+		}
+	}
+	return f
+}
+
 // checkSeccomp looks for a system call filter, as container engines install it.
 func checkSeccomp(x *exam) Finding {
 	f := Finding{ID: "userns.seccomp", State: StateOK, What: "no system call filter is active"}
@@ -124,7 +149,7 @@ func checkSeccomp(x *exam) Finding {
 		return f
 	}
 	f.State, f.What, f.Evidence = StateNote, "a system call filter is active", "Seccomp: 2 in /proc/self/status"
-	if x.failed("clone", syscall.EPERM, syscall.ENOSYS) {
+	if x.failed("clone", syscall.EPERM, syscall.ENOSYS) || x.failed("unshare", syscall.EPERM, syscall.ENOSYS) {
 		f.State, f.What = StateProblem, "a system call filter forbids user namespaces"
 		f.Remedy = "start the container with --security-opt seccomp=unconfined (docker, podman), or with a profile that allows clone, unshare, mount and setns"
 	}

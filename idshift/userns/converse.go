@@ -54,16 +54,25 @@ func (e *Env) converse(ctx context.Context, s session, progress func(json.RawMes
 	return answer.Result, err
 }
 
+// next reads one line. io.EOF says that the process has ended, or closed its end.
+func (c *child) next(m *upMessage) error {
+	*m = upMessage{}
+	err := c.lines.Decode(m)
+	if err != nil && isDeadPeer(err) {
+		return io.EOF
+	}
+	return err
+}
+
 // listen reads lines until end of file, that is until the process has ended, and returns the last one that is no report.
 // Reports on the way are given to report.
 func (c *child) listen(report func(upMessage)) (upMessage, error) {
 	var answer upMessage
-	dec := json.NewDecoder(c.sock)
 	for {
 		var m upMessage
-		err := dec.Decode(&m)
+		err := c.next(&m)
 		switch {
-		case errors.Is(err, io.EOF) || err != nil && isDeadPeer(err):
+		case err == io.EOF:
 			return answer, nil
 		case err != nil:
 			return answer, err

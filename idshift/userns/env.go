@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/nsferry/nsferry/idshift"
@@ -144,16 +145,35 @@ func parseSpec(s string) (idshift.Mapping, error) {
 
 // rangeError turns the planner's error into one about the environment. An unknown model is the user's mistake.
 func rangeError(err error, nested bool) error {
-	var r *idshift.RangeError
-	if !errors.As(err, &r) {
+	var lacks, remedies []string
+	for _, r := range rangeErrors(err) {
+		lacks, remedies = append(lacks, r.Lack()), append(remedies, r.Remedy())
+	}
+	if len(lacks) == 0 {
 		return &UsageError{err.Error()}
 	}
-	e := &EnvError{ID: "subid.range", What: err.Error(), Remedy: "as root, add the line named above; it takes effect at once"}
+	e := &EnvError{ID: "subid.range", What: strings.Join(lacks, " and ") + " for this user",
+		Remedy: strings.Join(remedies, "; ") + "; it takes effect at once"}
 	if nested {
 		e.ID = "subid.nested"
 		e.Remedy = "inside a container only sub-ids that the container maps count: add such a range to /etc/subuid and /etc/subgid inside, or run as its root"
 	}
 	return e
+}
+
+// rangeErrors lists the planner's errors in err: one for each kind of ids that is short.
+func rangeErrors(err error) (list []*idshift.RangeError) {
+	if both, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range both.Unwrap() {
+			list = append(list, rangeErrors(one)...)
+		}
+		return list
+	}
+	var r *idshift.RangeError
+	if errors.As(err, &r) {
+		list = append(list, r)
+	}
+	return list
 }
 
 // suffices tells whether root in a namespace with this map can hold any rootfs that a planned map could: every planned

@@ -42,7 +42,7 @@ func (e *Env) Exec(ctx context.Context, s Spec) (status int, err error) {
 	if err := ctx.Err(); err != nil {
 		return ExitOwn, err
 	}
-	plan := session{name: "init", mapping: e.Plain, init: true, stdio: [3]*os.File{or(s.Stdin, os.Stdin), or(s.Stdout, os.Stdout), or(s.Stderr, os.Stderr)}}
+	plan := session{role: roleInit, name: "init", mapping: e.Plain, stdio: [3]*os.File{or(s.Stdin, os.Stdin), or(s.Stdout, os.Stdout), or(s.Stderr, os.Stderr)}}
 	msg := &initMessage{Argv: s.Argv, Env: s.environment(), Override: s.Env, Keep: s.KeepFDs, Ignored: e.sys.ignoredSignals()}
 	kept, err := dupKept(s.KeepFDs)
 	defer closeAll(kept)
@@ -56,13 +56,32 @@ func (e *Env) Exec(ctx context.Context, s Spec) (status int, err error) {
 	defer holdTerminal()()
 	relay := newRelay(msg.Ignored)
 	defer relay.stop()
-	c, err := e.spawn(plan)
+	c, err := e.begin(plan)
 	if err != nil {
 		err = e.blame(err)
 		return execStatus(err), err
 	}
+	janitor, err := e.tidy(s.Mounts, c)
+	if err == nil {
+		err = e.release(c, plan)
+	}
+	if err != nil {
+		c.kill()
+		c.wait()
+		if janitor != nil {
+			err = errors.Join(err, janitor.leave(upMessage{}))
+		}
+		err = e.blame(err)
+		return execStatus(err), err
+	}
 	closeAll(kept)
-	return e.follow(ctx, c, relay, s.Note)
+	status, err = e.follow(ctx, c, relay, s.Note)
+	if janitor != nil {
+		if left := janitor.leave(upMessage{}); left != nil && err == nil {
+			return ExitOwn, fmt.Errorf("run: cleaning up after status %d: %w", status, left)
+		}
+	}
+	return status, err
 }
 
 // follow serves a started init until it has ended.

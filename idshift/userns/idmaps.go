@@ -2,7 +2,6 @@ package userns
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,7 +16,7 @@ import (
 )
 
 // writeMaps writes both id maps of the user namespace that process pid is in. newuidmap and newgidmap run side by side:
-// each costs an exec. The error is a *spawnError with step "uid_map" or "gid_map".
+// each costs an exec. The error is a *spawnError with step "uid_map" or "gid_map": one, for both fail of the same cause.
 func (e *Env) writeMaps(pid int, m idshift.Mapping) error {
 	write := e.runMapTool
 	if e.sys.mayWriteMaps() {
@@ -25,8 +24,11 @@ func (e *Env) writeMaps(pid int, m idshift.Mapping) error {
 	}
 	gid := make(chan error, 1)
 	go func() { gid <- write("gid_map", pid, m.GID) }()
-	uidErr := write("uid_map", pid, m.UID)
-	return errors.Join(uidErr, <-gid)
+	uidErr, gidErr := write("uid_map", pid, m.UID), <-gid
+	if uidErr != nil {
+		return uidErr
+	}
+	return gidErr
 }
 
 // mayWriteMaps tells whether this process may map any ids: it holds CAP_SETUID and CAP_SETGID in its own user

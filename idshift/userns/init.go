@@ -34,12 +34,6 @@ type initMessage struct {
 // own end is the end of every process in the pid namespace (pid_namespaces(7)). It is called on a locked thread, which
 // alone is in the new mount namespace and root.
 func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.File, spec mounts.Spec) int {
-	fail := func(code int, err error) int {
-		r := remote(err)
-		r.Code = code
-		_ = up.send(upMessage{Error: r})
-		return code
-	}
 	msg := start.Init
 	for _, sig := range msg.Ignored {
 		signal.Ignore(syscall.Signal(sig))
@@ -49,11 +43,11 @@ func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.Fi
 
 	// CLONE_NEWNS implies CLONE_FS: root and working directory of this thread become its own.
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fail(ExitOwn, os.NewSyscallError("unshare", err))
+		return refuse(up, ExitOwn, os.NewSyscallError("unshare", err))
 	}
 	res, err := mounts.Setup(spec)
 	if err != nil {
-		return fail(ExitOwn, err)
+		return refuse(up, ExitOwn, err)
 	}
 	for _, note := range res.Notes {
 		_ = up.send(upMessage{Note: note})
@@ -61,7 +55,7 @@ func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.Fi
 	env := mergeEnv(mergeEnv(msg.Env, res.Env), msg.Override)
 	pid, code, err := startCommand(msg, env, files)
 	if err != nil {
-		return fail(code, err)
+		return refuse(up, code, err)
 	}
 	closeAll(files) // a lock must not live on in init when the command lets it go
 	down := make(chan int)
@@ -75,6 +69,7 @@ func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.Fi
 	go deliver(pid, own, down, start.Grace) // ends with the process
 
 	status := reap(pid)
+	runtime.KeepAlive(res.Hold) // the locks on the placeholders that are mounted on
 	if err := up.send(upMessage{Exit: &exitMessage{Status: status}}); err != nil {
 		return ExitOwn
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nsferry/nsferry/idshift/userns/mounts"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,7 +45,8 @@ func serve(halves []Registered) int {
 		return ExitFailed // the outer process gave up, and says why itself
 	}
 	if err := closeStray(controlFD + 1 + len(start.Files)); err != nil {
-		return setupFailed(up, "close", err)
+		_ = up.send(upMessage{Error: remote(err)})
+		return ExitFailed
 	}
 	files := make([]*os.File, len(start.Files))
 	for i, name := range start.Files {
@@ -51,30 +54,48 @@ func serve(halves []Registered) int {
 		unix.CloseOnExec(fd)
 		files[i] = os.NewFile(uintptr(fd), name)
 	}
-	if start.Init == nil {
-		if fail := becomeRoot(start.UserNS, step{"mount", privateMounts}); fail != nil {
-			_ = up.send(upMessage{Setup: fail})
-			return ExitFailed
+	return act(halves, up, dec, start, files)
+}
+
+// act becomes root and takes up the role that start gives.
+func act(halves []Registered, up *upLink, dec *json.Decoder, start startMessage, files []*os.File) int {
+	var spec mounts.Spec
+	var more []step
+	switch {
+	case start.Init != nil:
+		runtime.LockOSThread() // this thread changes its root; the command will be its child
+		spec = start.Init.Mounts.unpack(files)
+		if err := spec.Detach(); err != nil { // still the caller, and still among his mounts
+			return refuse(up, ExitOwn, err)
 		}
-		return serveHalf(halves, up, dec, start, files)
+	case !start.Outlives:
+		more = []step{{"mount", privateMounts}}
 	}
-	runtime.LockOSThread() // this thread changes root; the command is its child
-	spec := start.Init.Mounts.unpack(files)
-	if err := spec.Detach(); err != nil { // still the caller, and still among his mounts
-		_ = up.send(upMessage{Error: remote(err)})
-		return ExitOwn
-	}
-	if fail := becomeRoot(start.UserNS); fail != nil {
+	if fail := becomeRoot(start, more...); fail != nil {
 		_ = up.send(upMessage{Setup: fail})
 		return ExitFailed
 	}
-	return serveInit(up, dec, start, files, spec)
+	switch {
+	case start.Init != nil:
+		return serveInit(up, dec, start, files, spec)
+	case start.Outlives:
+		return serveJanitor(up, start, files)
+	}
+	return serveHalf(halves, up, dec, start, files)
 }
 
-func setupFailed(up *upLink, step string, err error) int {
-	errno, _ := err.(syscall.Errno)
-	_ = up.send(upMessage{Setup: &setupFailure{Step: step, Errno: errno}})
-	return ExitFailed
+// refuse reports why a foreign command cannot be started, and returns code. A namespace that the kernel does not give is
+// for the outer process to explain.
+func refuse(up *upLink, code int, err error) int {
+	m := upMessage{Error: remote(err)}
+	m.Error.Code = code
+	var call *os.SyscallError
+	var errno syscall.Errno
+	if errors.As(err, &call) && call.Syscall == "unshare" && errors.As(err, &errno) {
+		m = upMessage{Setup: &setupFailure{Step: "unshare", Errno: errno}}
+	}
+	_ = up.send(m)
+	return code
 }
 
 // serveHalf runs the half that start names and reports its result. A panic of the half ends the process in the runtime's

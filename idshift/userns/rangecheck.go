@@ -34,6 +34,13 @@ func checkRanges(x *exam) Finding {
 			return f
 		}
 	}
+	if x.fail != nil && c.Name == "" {
+		f.ID, f.State = "user.name", StateProblem
+		f.What = fmt.Sprintf("uid %d has no name, and %s wants one", c.UID, mapTool(x.fail.step))
+		f.Evidence = x.fail.output
+		f.Remedy = fmt.Sprintf("as root: add a line for uid %d to /etc/passwd, or make its name service reachable", c.UID)
+		return f
+	}
 	if x.fail != nil && x.fail.output != "" {
 		f.ID, f.State = "subid.refused", StateProblem
 		f.What = mapTool(x.fail.step) + " refuses a map that the sub-id files grant"

@@ -19,23 +19,28 @@ type step struct {
 // privateMounts keeps later mounts from showing outside, and outside ones from showing here (mount_namespaces(7)).
 func privateMounts() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
 
-// becomeRoot makes a freshly cloned process, whose maps are written, uid 0 of its namespace with no trace of the
-// caller: his groups and the ambient capabilities go. More steps follow, in order. It returns the step that the kernel refused, or nil.
-func becomeRoot(userNS bool, more ...step) *setupFailure {
+// becomeRoot makes a freshly cloned process, whose maps are written, uid 0 of its namespace. The ambient capabilities go, and
+// for foreign code the caller's groups: only a half may need them, where a directory is open to the caller by a
+// group that has no place in the map, so that inner root has no power over it. More steps follow, in order. It returns the step
+// that the kernel refused, or nil.
+func becomeRoot(start startMessage, more ...step) *setupFailure {
 	steps := []step{}
-	if userNS {
+	if start.UserNS {
 		// syscall, not unix: these act on every thread of the process.
+		if start.Init != nil {
+			steps = append(steps, step{"setgroups", func() error { return syscall.Setgroups([]int{}) }})
+		}
 		steps = append(steps,
-			step{"setgroups", func() error { return syscall.Setgroups([]int{}) }},
 			step{"setresgid", func() error { return syscall.Setresgid(0, 0, 0) }},
 			step{"setresuid", func() error { return syscall.Setresuid(0, 0, 0) }},
 			// Ambient capabilities were for our own exec. A foreign command that gives up uid 0 must lose them.
 			step{"capset", dropInheritable})
 	}
-	steps = append(steps,
-		// A change of credentials clears both (prctl(2)).
-		step{"pdeathsig", func() error { return onAllThreads(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL)) }},
-		step{"dumpable", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }})
+	// A change of credentials has cleared both (prctl(2)).
+	if !start.Outlives {
+		steps = append(steps, step{"pdeathsig", func() error { return onAllThreads(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL)) }})
+	}
+	steps = append(steps, step{"dumpable", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }})
 	for _, s := range append(steps, more...) {
 		if err := s.do(); err != nil {
 			var errno syscall.Errno

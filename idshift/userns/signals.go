@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,19 +53,26 @@ func (r *relay) run(ctx context.Context, c *child) bool {
 	}
 }
 
-// suspend stops this process as the signal would have without us, so that the shell sees its job stopped. It returns
-// when the process is continued. A terminal stop signal for one's own thread takes effect before tgkill(2) returns.
+// suspend stops this process as the signal would have without us, so that the shell sees its job stopped, and a process group
+// that nobody could continue is not stopped (setpgid(2), orphaned process groups). It returns when the process is continued.
+// The default action takes effect before a signal to one's own thread returns. It is set behind the runtime's
+// back, because signal.Reset leaves the runtime's handler in place, which drops the signal.
 func (r *relay) suspend() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	signal.Reset(syscall.SIGTSTP)
+	const setSize = 8
+	var old, byDefault [64]byte // at least struct sigaction, in which all zero is SIG_DFL without flags
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTSTP), uintptr(unsafe.Pointer(&byDefault)),
+		uintptr(unsafe.Pointer(&old)), setSize, 0, 0); errno != 0 {
+		return
+	}
 	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGTSTP)
-	signal.Notify(r.signals, syscall.SIGTSTP)
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTSTP), uintptr(unsafe.Pointer(&old)), 0, setSize, 0, 0)
 }
 
 const (
-	groupWait  = 25 * time.Millisecond  // how long init waits to see whether a signal went to the whole group
-	groupMatch = 250 * time.Millisecond // how long a signal of init's own counts for a report from outside
+	groupWait  = 100 * time.Millisecond // how long init waits to see whether a signal went to the whole group
+	groupMatch = 300 * time.Millisecond // how long a signal of init's own counts for a report from outside
 )
 
 // deliver gives the command those signals that it has not got itself. Init is in the same process group as the outer process
@@ -72,14 +80,14 @@ const (
 // tell senders apart in a way that os/signal shows. When down is closed, the command is told to end.
 func deliver(pid int, own <-chan os.Signal, down <-chan int, grace time.Duration) {
 	seen := map[syscall.Signal]time.Time{} // own signals that no report has matched yet
-	due := map[syscall.Signal]time.Time{}  // reports that no own signal has matched yet
+	var due []report                       // reports that no own signal has matched yet, oldest first
 	tick := time.NewTimer(time.Hour)
 	for {
 		select {
 		case s := <-own:
 			sig := s.(syscall.Signal)
-			if _, ok := due[sig]; ok {
-				delete(due, sig)
+			if i := slices.IndexFunc(due, func(r report) bool { return r.sig == sig }); i >= 0 {
+				due = slices.Delete(due, i, i+1)
 			} else {
 				seen[sig] = time.Now()
 			}
@@ -91,21 +99,25 @@ func deliver(pid int, own <-chan os.Signal, down <-chan int, grace time.Duration
 			sig := syscall.Signal(n)
 			if t, ok := seen[sig]; ok && time.Since(t) < groupMatch {
 				delete(seen, sig)
-			} else if _, ok := due[sig]; !ok {
-				due[sig] = time.Now().Add(groupWait)
-				tick.Reset(groupWait)
+				continue
 			}
+			due = append(due, report{sig, time.Now().Add(groupWait)})
 		case <-tick.C:
-			for sig, t := range due {
-				if wait := time.Until(t); wait > 0 {
-					tick.Reset(wait)
-					continue
-				}
-				delete(due, sig)
-				_ = syscall.Kill(pid, sig) // a command that is gone is about to be reaped
+			for len(due) > 0 && time.Until(due[0].at) <= 0 { // in order: a stop must not overtake a continue
+				_ = syscall.Kill(pid, due[0].sig) // a command that is gone is about to be reaped
+				due = due[1:]
 			}
 		}
+		if len(due) > 0 {
+			tick.Reset(time.Until(due[0].at))
+		}
 	}
+}
+
+// report is a signal that came to the outer process, and when to stop waiting for the same one here.
+type report struct {
+	sig syscall.Signal
+	at  time.Time
 }
 
 // terminate ends the command, and with init everything else.

@@ -14,11 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// role is what an inner process is for.
+type role int
+
+const (
+	roleHalf    role = iota // a half: own mount namespace, dies with us
+	roleInit                // pid 1 of a foreign command: own pid, ipc and uts namespaces, dies with us. Its mount namespace comes later, from inside
+	roleJanitor             // cleans up after a foreign command and so outlives us, in a session of its own
+)
+
 // session is one inner process to be made.
 type session struct {
+	role    role
 	name    string          // for messages and the process list
 	mapping idshift.Mapping // the map of its user namespace, unless Env.Direct
-	init    bool            // serve a foreign command: new pid, ipc and uts namespaces; the mount namespace comes later, from inside
 	stdio   [3]*os.File     // nil is /dev/null; stderr's nil is our own
 	files   []*os.File      // passed at controlFD+1 and up
 	start   startMessage
@@ -43,13 +52,30 @@ func (s *spawnError) Unwrap() error { return s.err }
 
 // child is a running inner process and our end of its control socket.
 type child struct {
-	cmd  *exec.Cmd
-	sock *os.File
-	done chan struct{} // closed when the process has been waited for
+	cmd   *exec.Cmd
+	sock  *os.File
+	lines *json.Decoder // of sock
+	// pidfd is of a process of roleInit, or -1 where the kernel has none. Wait closes it, unless somebody has taken it.
+	pidfd int
+	done  chan struct{} // closed when the process has been waited for
 }
 
-// spawn starts this binary again as an inner process, writes its maps and sends it s.start. The caller must call wait.
+// spawn starts this binary again as an inner process and sends it s.start. The caller must call wait.
 func (e *Env) spawn(s session) (*child, error) {
+	c, err := e.begin(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.release(c, s); err != nil {
+		c.kill()
+		c.wait()
+		return nil, err
+	}
+	return c, nil
+}
+
+// begin starts the process and writes its maps. It then waits for release. The caller must call wait.
+func (e *Env) begin(s session) (*child, error) {
 	c, theirs, err := e.command(s)
 	if err != nil {
 		return nil, err
@@ -67,17 +93,19 @@ func (e *Env) spawn(s session) (*child, error) {
 			return nil, err
 		}
 	}
-	s.start.UserNS, s.start.Grace = !e.Direct, e.grace()
+	return c, nil
+}
+
+// release sends a process what it is to do. One that died meanwhile is no error; that shows when its answer is read.
+func (e *Env) release(c *child, s session) error {
+	s.start.UserNS, s.start.Grace, s.start.Outlives = !e.Direct, e.grace(), s.role == roleJanitor
 	for _, f := range s.files {
 		s.start.Files = append(s.start.Files, f.Name())
 	}
-	// A child that died meanwhile shows when its answer is read.
 	if err := c.send(s.start); err != nil && !isDeadPeer(err) {
-		c.kill()
-		c.wait()
-		return nil, err
+		return err
 	}
-	return c, nil
+	return nil
 }
 
 // command prepares the process and its control socket, whose far end is returned too.
@@ -94,9 +122,17 @@ func (e *Env) command(s session) (*child, *os.File, error) {
 	}
 	c := &child{sock: os.NewFile(uintptr(fds[0]), "control socket"), done: make(chan struct{})}
 
-	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if s.init {
-		attr.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	c.pidfd = -1
+	c.lines = json.NewDecoder(c.sock)
+	attr := &syscall.SysProcAttr{}
+	switch s.role {
+	case roleHalf:
+		attr.Cloneflags, attr.Pdeathsig = unix.CLONE_NEWNS, syscall.SIGKILL
+	case roleInit:
+		attr.Cloneflags, attr.Pdeathsig = unix.CLONE_NEWPID|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS, syscall.SIGKILL
+		attr.PidFD = &c.pidfd
+	case roleJanitor:
+		attr.Setsid = true
 	}
 	if !e.Direct {
 		attr.Cloneflags |= unix.CLONE_NEWUSER
@@ -202,6 +238,10 @@ func (c *child) kill() {
 func (c *child) wait() syscall.WaitStatus {
 	<-c.done
 	c.sock.Close()
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+		c.pidfd = -1
+	}
 	return c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 }
 

@@ -24,6 +24,7 @@ type startMessage struct {
 	Progress bool            `json:"progress,omitempty"` // somebody listens
 	UserNS   bool            `json:"userns,omitempty"`   // the process is in a new user namespace and becomes uid 0 first
 	Grace    time.Duration   `json:"grace"`              // after end of file, time to clean up
+	Outlives bool            `json:"outlives,omitempty"` // end of file means nothing: the process goes on when its caller is gone
 	Init     *initMessage    `json:"init,omitempty"`     // serve as pid 1 for a foreign command instead of a half
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsferry/nsferry/tier"
+
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 )
@@ -63,10 +65,7 @@ func need(t *testing.T, program string) string {
 	t.Helper()
 	p, err := exec.LookPath(program)
 	if err != nil {
-		if os.Getenv("REQUIRE_ALL") != "" {
-			t.Fatalf("%v, and REQUIRE_ALL is set", err)
-		}
-		t.Skipf("%v", err)
+		tier.Have(t, false, program)
 	}
 	return p
 }

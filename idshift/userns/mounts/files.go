@@ -44,6 +44,9 @@ func (m *mounter) file(scratch, name string, content []byte, mode uint32) error 
 		return err
 	}
 	defer dst.Close()
+	if err := m.hold(dst); err != nil {
+		return err
+	}
 	src := path.Join(scratch, path.Base(name))
 	if err := os.WriteFile(src, content, 0o600); err != nil {
 		return err

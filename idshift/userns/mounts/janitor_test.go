@@ -74,7 +74,7 @@ func (w way) janitor(t testing.TB, base string, list []Placeholder, run ...*os.F
 func TestRunEnds(t *testing.T) {
 	hostTable(t)
 	for _, w := range fewWays(t) {
-		for _, end := range []string{"normal", "killed", "killed with others"} {
+		for _, end := range []string{"normal", "killed", "killed with others", "janitor killed"} {
 			t.Run(w.name+"/"+end, func(t *testing.T) {
 				root := tree(t, "/tmp", w.uid)
 				before := snapshot(t, root.Name())
@@ -109,6 +109,19 @@ func TestRunEnds(t *testing.T) {
 					fallthrough
 				case "killed":
 					cmd.Process.Kill()
+				case "janitor killed":
+					janitor.Process.Kill()
+					janitor.Wait()
+					if n, err := Sweep(root); n != 0 || err != nil {
+						t.Errorf("swept %d of a living run, %v", n, err)
+					}
+					cmd.Process.Kill()
+					cmd.Wait()
+					if n, err := Sweep(root); n != len(list) || err != nil {
+						t.Errorf("swept %d of %d, %v", n, len(list), err)
+					}
+					unchanged(t, root.Name(), before)
+					return
 				}
 				cmd.Wait()
 				if err := janitor.Wait(); err != nil {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nsferry/nsferry/tier"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -112,6 +114,11 @@ func (o *order) run() error {
 	for _, n := range res.Notes {
 		fmt.Fprintln(os.Stderr, "note:", n)
 	}
+	for _, f := range res.Hold { // the command is pid 1
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
+			return err
+		}
+	}
 	if o.Keep != 0 {
 		if _, err := unix.FcntlInt(uintptr(o.Keep), unix.F_SETFD, 0); err != nil {
 			return err
@@ -135,7 +142,7 @@ type way struct {
 func ways(t testing.TB) []way {
 	t.Helper()
 	_, err := os.Stat("/bin/busybox")
-	need(t, err == nil, "busybox-static as /bin/busybox")
+	tier.Have(t, err == nil, "busybox-static as /bin/busybox")
 	uid, size := uint32(os.Getuid()), 1
 	if wide(t) {
 		uid, size = 100000, 65536
@@ -174,18 +181,6 @@ func wide(t testing.TB) bool {
 		t.Fatal(err)
 	}
 	return strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
-}
-
-// need skips, or fails where nothing may be skipped.
-func need(t testing.TB, ok bool, what string) {
-	t.Helper()
-	if ok {
-		return
-	}
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatalf("needs %s", what)
-	}
-	t.Skipf("needs %s", what)
 }
 
 // command prepares the re-executed binary. Its files are opened here, outside; keep is for the command.

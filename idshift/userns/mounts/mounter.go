@@ -20,10 +20,26 @@ type mounter struct {
 	root   *os.File        // root of what is being built, nil before it is mounted
 	stage  string          // where root lies in the mount namespace's root directory, as mountinfo shows it
 	devs   map[uint64]bool // st_dev of the filesystems mounted for /dev and /dev/shm
+	held   []*os.File      // see Result.Hold
 }
 
 // mountInfo is one line of mountinfo.
 type mountInfo = mountinfo.Info
+
+// hold locks the mount target dst shared if it is a placeholder.
+func (m *mounter) hold(dst *os.File) error {
+	ours, err := IsPlaceholder(dst)
+	if err != nil || !ours {
+		return err
+	}
+	fd, err := unix.Open(self(dst), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dst.Name(), Err: err}
+	}
+	f := os.NewFile(uintptr(fd), dst.Name())
+	m.held = append(m.held, f)
+	return flock(f, unix.LOCK_SH)
+}
 
 // mountAt is mount(2) onto the file dst itself.
 func mountAt(source string, dst *os.File, fstype string, flags uintptr, data string) error {

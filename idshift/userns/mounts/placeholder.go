@@ -190,7 +190,11 @@ func keepMtime(dir *os.File, change func() error) error {
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return &os.PathError{Op: "fstat", Path: dir.Name(), Err: err}
 	}
-	return errors.Join(change(), setMtime(dir, st.Mtim))
+	err := change()
+	if restored := setMtime(dir, st.Mtim); err == nil {
+		err = restored
+	}
+	return err
 }
 
 // unlink removes name in parent.

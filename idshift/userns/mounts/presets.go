@@ -70,6 +70,9 @@ func (m *mounter) preset(name string) (*os.File, error) {
 	if err == nil && !isDir {
 		err = &os.PathError{Op: "mount", Path: "/" + name, Err: unix.ENOTDIR}
 	}
+	if err == nil {
+		err = m.hold(f)
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -94,7 +97,7 @@ func (m *mounter) proc() (notes []string, err error) {
 		return nil, err
 	}
 	return []string{"/proc is the enclosing one and shows its process ids, because the kernel refuses a new one " +
-		"where the existing is partly masked (a container; podman and docker: --security-opt unmask=/proc/* or --privileged)"}, nil
+		"where the existing is partly masked (a container; start it with podman --security-opt unmask=ALL, docker --security-opt systempaths=unconfined)"}, nil
 }
 
 // sys shows the host's sysfs, read-only. A new one would need a network namespace.

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nsferry/nsferry/tier"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -178,7 +180,7 @@ func TestWithoutRoot(t *testing.T) {
 
 // TestMarkWithoutXattrs makes placeholders on a filesystem that has none.
 func TestMarkWithoutXattrs(t *testing.T) {
-	need(t, wide(t), "root, to mount a ramfs")
+	tier.Root(t, "to mount a ramfs")
 	if !inPrivate(t) {
 		return
 	}

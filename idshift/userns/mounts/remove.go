@@ -9,16 +9,28 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// releaseTime is how long Remove waits for the last files of its run to be closed.
+const releaseTime = 200 * time.Millisecond
+
 // Remove removes the placeholders that no other run holds and nobody has filled, deepest first, and lets go of
 // all. A directory that got content loses its mark and stays.
+//
+// The processes of a run that has just ended may still be closing their files, so it waits up to releaseTime for
+// the locks.
 func (m *Made) Remove() error {
 	var errs []error
+	end := time.Now().Add(releaseTime)
 	for _, h := range slices.Backward(m.held) {
-		if _, err := removeLocked(m.root, h.Path, h.file); err != nil {
+		_, err := removeLocked(m.root, h.Path, h.file, end)
+		if isErrno(err, unix.ENOTEMPTY, unix.EEXIST) {
+			err = unmark(h.file)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("placeholder /%s: %w", h.Path, err))
 		}
 		h.file.Close()
@@ -27,12 +39,18 @@ func (m *Made) Remove() error {
 	return errors.Join(append(errs, m.root.Close())...)
 }
 
-// removeLocked removes the placeholder f at name if its lock can be had exclusively and it still is one.
-func removeLocked(root *os.File, name string, f *os.File) (removed bool, err error) {
-	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if isErrno(err, unix.EWOULDBLOCK) {
+// removeLocked removes the placeholder f at name if its lock can be had exclusively before end, and it still is
+// one. For a directory with content it returns ENOTEMPTY.
+func removeLocked(root *os.File, name string, f *os.File, end time.Time) (removed bool, err error) {
+	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+	for isErrno(err, unix.EWOULDBLOCK) {
+		if !time.Now().Before(end) {
 			return false, nil
 		}
+		time.Sleep(5 * time.Millisecond)
+		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		return false, err
 	}
 	parent, err := openParent(root, name)
@@ -57,9 +75,6 @@ func removeLocked(root *os.File, name string, f *os.File) (removed bool, err err
 		return false, err
 	}
 	err = keepMtime(parent, func() error { return unlink(parent, path.Base(name), isDir) })
-	if isErrno(err, unix.ENOTEMPTY, unix.EEXIST) {
-		return false, unmark(f)
-	}
 	return err == nil, err
 }
 

@@ -16,7 +16,7 @@ import (
 // pid namespaces), and serves no other thread: root and working directory change. Missing mount targets must have
 // been made, see Make. After an error the namespace is in no defined state; the process should end.
 //
-// Files of s stay open; a detached Root or Source is used up.
+// Files of s stay open; a detached Root or Source is used up. The caller owns Result.Hold.
 func Setup(s Spec) (Result, error) {
 	if err := s.check(); err != nil {
 		return Result{}, err
@@ -54,6 +54,7 @@ func Setup(s Spec) (Result, error) {
 			return Result{}, err
 		}
 	}
+	res.Hold = m.held
 	return res, nil
 }
 
@@ -179,6 +180,9 @@ func (m *mounter) bind(b Bind) error {
 		return err
 	}
 	defer dst.Close()
+	if err := m.hold(dst); err != nil {
+		return err
+	}
 	if err := m.attach(b.Source, dst, b.Rec); err != nil {
 		return err
 	}

@@ -10,9 +10,13 @@
 //
 // The order of a run:
 //
-//	outer    Sweep, Plan
-//	janitor  Make, WaitGone, Made.Remove
-//	inner    Spec.Detach before the mount namespace is unshared, Setup after it
+//	outer    opens everything: OpenBind
+//	janitor  Sweep, Plan, then Janitor: Make, wait for the end of the run, Made.Remove
+//	inner    Spec.Detach before the mount namespace is unshared, Setup after it, Result.Hold kept until the end
+//
+// What a killed janitor leaves is found by the next Sweep, by its mark: an xattr, or where the filesystem has no
+// user xattrs a modification time. A filesystem with neither xattrs nor nanoseconds, or without flock, takes no
+// placeholders: Make fails there, and the directories have to be made by hand.
 package mounts
 
 import (
@@ -53,6 +57,10 @@ type Spec struct {
 type Result struct {
 	Env   []string // variables to set for the command, KEY=VALUE
 	Notes []string // what had to be done in a lesser way, and why; for the user's eyes
+
+	// Hold is to be kept open by the run's pid 1 as long as it lives: the shared locks on the placeholders mounted
+	// on. They protect them from the next run's Sweep, should the janitor have been killed.
+	Hold []*os.File
 }
 
 // Placeholder is a mount target that the tree lacks.

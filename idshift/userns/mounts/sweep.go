@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,5 +113,9 @@ func sweepOne(root *os.File, name string) (removed bool, err error) {
 		return false, err
 	}
 	defer f.Close()
-	return removeLocked(root, name, f)
+	removed, err = removeLocked(root, name, f, time.Time{})
+	if isErrno(err, unix.ENOTEMPTY, unix.EEXIST) { // it got content, or holds a placeholder in use
+		return false, nil
+	}
+	return removed, err
 }

@@ -3,7 +3,6 @@ package tree
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -12,28 +11,14 @@ import (
 	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/tier"
 )
-
-// lack ends a test that lacks a prerequisite: a skip for people, a failure in CI.
-func lack(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}
 
 // rootTier skips what only the run as root can show.
 func rootTier(t testing.TB, programs ...string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("root tier")
-	}
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			lack(t, p+" is not installed")
-		}
-	}
+	tier.Root(t, "filesystems and owners of every kind")
+	tier.Program(t, programs...)
 }
 
 func must(t testing.TB, err error) {
@@ -84,7 +69,7 @@ func bothRoots(t *testing.T, dir func(t *testing.T) string, f func(t *testing.T,
 	t.Run("openat2", func(t *testing.T) {
 		r := NewRoot(openTestDir(t, dir(t)))
 		if !r.openat2 {
-			lack(t, "no openat2 on this kernel")
+			tier.Have(t, false, "openat2")
 		}
 		f(t, r)
 	})

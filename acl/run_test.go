@@ -7,33 +7,6 @@ import (
 	"testing"
 )
 
-// need skips the test, or fails it when REQUIRE_ALL is set, unless all programs are installed.
-func need(t testing.TB, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			lack(t, p+" is not installed")
-		}
-	}
-}
-
-// needRoot is need for uid 0.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		lack(t, "not root")
-	}
-}
-
-// lack skips or fails the test for the reason.
-func lack(t testing.TB, reason string) {
-	t.Helper()
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}
-
 // run runs a program and returns its standard output.
 func run(t testing.TB, dir string, argv ...string) string {
 	t.Helper()

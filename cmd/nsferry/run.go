@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/mounts"
+)
+
+type runCmd struct {
+	Rootfs     string   `placeholder:"DIR" help:"Make this tree the root directory, with private /dev, /dev/pts, /dev/shm, /proc and /sys."`
+	Bind       []string `sep:"none" placeholder:"SRC[:DEST][:ro]" help:"Show SRC as DEST inside (default: the same path), with what is mounted below it. May be repeated."`
+	Chdir      string   `placeholder:"DIR" help:"Working directory inside."`
+	Apt        bool     `help:"Let apt work as inner root, and let no package start services."`
+	ResolvConf string   `placeholder:"FILE" default:"/etc/resolv.conf" help:"What to show as /etc/resolv.conf in a rootfs; \"none\" leaves its own."`
+	Env        []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable for the command. May be repeated."`
+	CleanEnv   bool     `help:"Inherit nothing of the environment."`
+	KeepFd     []int    `placeholder:"N" help:"Pass this open descriptor on, under its number. May be repeated."`
+	Command    []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments; none is a shell, which reads what to do from standard input."`
+}
+
+// ownError is a failure before the command ran, with the status that run gives for it.
+type ownError struct {
+	error
+	status int
+}
+
+func (e ownError) ExitCode() int { return e.status }
+func (e ownError) Unwrap() error { return e.error }
+
+// notRun gives an error of preparing the command the status that tells it from the command's own, unless it has one.
+func notRun(err error) error {
+	if userns.ExitCode(err) == userns.ExitFailed {
+		return ownError{err, userns.ExitOwn}
+	}
+	return err
+}
+
+// Run runs a command inside and exits with its status.
+func (c *runCmd) Run(ctx context.Context, e *userns.Env, out *Out) (err error) {
+	spec, err := c.mounts()
+	defer func() { err = errors.Join(err, closeSpec(spec)) }()
+	if err != nil {
+		return notRun(err)
+	}
+	command := c.Command
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	if len(command) == 0 {
+		command = []string{"/bin/sh"}
+	}
+	// A signal is the command's business: Exec passes it on.
+	status, err := e.Exec(context.WithoutCancel(ctx), userns.Spec{
+		Argv: command, Env: c.Env, CleanEnv: c.CleanEnv, KeepFDs: c.KeepFd, Mounts: spec,
+		Note: func(text string) { out.Warn(Warning{What: "× " + text, Count: 1}) },
+	})
+	if err != nil {
+		return ownError{fmt.Errorf("run: %w", err), status}
+	}
+	if status != 0 {
+		return exitStatus(status)
+	}
+	return nil
+}
+
+// mounts opens everything that the command shall see. The files are the caller's also after an error.
+func (c *runCmd) mounts() (s mounts.Spec, err error) {
+	s = mounts.Spec{Proc: true, Chdir: c.Chdir, Apt: c.Apt}
+	if c.Rootfs != "" {
+		s.Dev, s.Shm, s.Sys = true, true, true
+		var rest string
+		if s.Root, rest, err = userns.OpenTree(c.Rootfs); err != nil {
+			return s, err
+		}
+		if rest != "" {
+			return s, fmt.Errorf("%s: you may not search the directories above it", c.Rootfs)
+		}
+		if c.ResolvConf != "none" {
+			s.ResolvConf, err = os.ReadFile(c.ResolvConf)
+			if errors.Is(err, os.ErrNotExist) && c.ResolvConf == "/etc/resolv.conf" {
+				err = nil // a machine without a network has none to share
+			}
+			if err != nil {
+				return s, err
+			}
+		}
+	} else if c.Apt {
+		return s, &userns.UsageError{What: "--apt needs --rootfs"}
+	}
+	for _, text := range c.Bind {
+		source, target, ro := parseBind(text)
+		b, err := mounts.OpenBind(source, target, ro)
+		if err != nil {
+			return s, fmt.Errorf("--bind %s: %w", text, err)
+		}
+		s.Binds = append(s.Binds, b)
+	}
+	return s, nil
+}
+
+// parseBind splits SRC[:DEST][:ro].
+func parseBind(text string) (source, target string, readOnly bool) {
+	if rest, ok := strings.CutSuffix(text, ":ro"); ok {
+		text, readOnly = rest, true
+	}
+	source, target, _ = strings.Cut(text, ":")
+	if target == "" {
+		target = source
+	}
+	return source, target, readOnly
+}
+
+func closeSpec(s mounts.Spec) error {
+	var errs []error
+	if s.Root != nil {
+		errs = append(errs, s.Root.Close())
+	}
+	for _, b := range s.Binds {
+		errs = append(errs, b.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,99 @@
+package ferry
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/tier"
+)
+
+// debian is a Debian tree as mmdebstrap makes it.
+type debian struct {
+	name    string
+	args    []string
+	planted bool // with the oddities in it
+}
+
+// TestDebianSoak sends real Debian trees round GNU tar, bsdtar and every mode, model and range. Everyday runs take minbase
+// alone, `make soak` also the others.
+func TestDebianSoak(t *testing.T) {
+	trees := []debian{{"minbase", []string{"--variant=minbase"}, false}}
+	if tier.Soaking(true, false) {
+		trees = append(trees,
+			debian{"standard", []string{"--variant=standard"}, false},
+			debian{"services", []string{"--variant=important", "--include=iputils-ping,systemd,postfix,polkitd,python3,locales"}, true})
+	}
+	for _, d := range trees {
+		t.Run(d.name, func(t *testing.T) { d.test(t) })
+	}
+}
+
+func (d debian) test(t *testing.T) {
+	all := envs(t)
+	work := place(t, all[0].Env)
+	tree := filepath.Join(work, "tree")
+	tarball, err := os.Open(d.bootstrap(t))
+	check(t, err)
+	defer tarball.Close()
+	_, err = Unpack(t.Context(), all[0].Env, tarball, tree, UnpackOptions{Exclude: []string{"dev/*"}})
+	check(t, err)
+	var gnu, bsd []defect
+	if d.planted {
+		build(t, all[0].Env, filepath.Join(work, "oddities"), noSockets(treetest.Oddities()))
+		in(t, all[0], nil, "mv", filepath.Join(work, "oddities"), filepath.Join(tree, "srv", "oddities"))
+		gnu, bsd = gnuDefects, bsdDefects
+	}
+	ours := circle(t, all[0], tree, gnu, bsd)
+	t.Logf("%s: %d bytes stored", d.name, len(ours))
+	for i, e := range all {
+		if i%3 == 2 && !tier.Soaking(true, false) {
+			continue // a sample; TestModelsAgree has them all
+		}
+		t.Run(e.name, func(t *testing.T) {
+			dir := filepath.Join(place(t, e.Env), "tree")
+			unpacked(t, e, ours, dir)
+			if !bytes.Equal(packed(t, e, dir, 0), ours) {
+				t.Error("the archive of the copy is another one")
+			}
+		})
+	}
+}
+
+// bootstrap returns a tarball of the tree. The runner names a directory in which both of its passes find it; root bootstraps
+// as the runner's unprivileged user, for whom mmdebstrap enters a namespace by itself.
+func (d debian) bootstrap(t *testing.T) string {
+	tier.Program(t, "mmdebstrap")
+	dir := os.Getenv("NSFERRY_TEST_DEBIAN")
+	user := os.Getenv("NSFERRY_TEST_USER")
+	if dir == "" {
+		var err error
+		dir, err = os.MkdirTemp("", "nsferry-debian")
+		check(t, err)
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		check(t, os.Chmod(dir, 0o755))
+		user = ""
+	}
+	tarball := filepath.Join(dir, d.name+".tar")
+	if _, err := os.Stat(tarball); err == nil {
+		return tarball
+	}
+	fresh := filepath.Join(dir, d.name+".new.tar") // mmdebstrap goes by the suffix
+	argv := append([]string{"mmdebstrap", "--quiet"}, d.args...)
+	argv = append(argv, "bookworm", fresh)
+	if os.Geteuid() == 0 && user != "" {
+		argv = append([]string{"setpriv", "--reuid=" + user, "--regid=" + user, "--init-groups", "env", "-i", "TMPDIR=" + dir,
+			"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + dir, "USER=" + user}, argv...)
+	}
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatal(fmt.Errorf("%q: %w\n%s", argv, err, out))
+	}
+	check(t, os.Rename(fresh, tarball))
+	return tarball
+}
