@@ -28,7 +28,7 @@ func (c *cancelling) Write(p []byte) (int, error) {
 // TestCancelledCreateIsNoSuccess cancels at every write: either all of the archive was written or there is an error.
 func TestCancelledCreateIsNoSuccess(t *testing.T) {
 	dir := t.TempDir()
-	for i := range 40 {
+	for i := range 16 {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), bytes.Repeat([]byte{byte(i)}, 300<<10), 0o644); err != nil {
 			t.Fatal(err)
 		}
