@@ -346,4 +346,3 @@ func TestShiftJournals(t *testing.T) {
 	}
 	g.wantSame(t, g.base, path, want)
 }
-
