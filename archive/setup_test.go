@@ -2,14 +2,11 @@ package archive_test
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/nsferry/nsferry/archive"
@@ -21,23 +18,9 @@ import (
 	"github.com/nsferry/nsferry/tier"
 )
 
-// TestMain gives root a mount namespace of its own, so that no mount outlives the tests.
 func TestMain(m *testing.M) {
-	const inside = "ARCHIVE_TEST_INSIDE"
-	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
-		os.Exit(m.Run())
-	}
-	self := exec.Command("/proc/self/exe", os.Args[1:]...)
-	self.Env = append(os.Environ(), inside+"=1")
-	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
-	self.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := self.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(self.ProcessState.ExitCode())
+	tier.PrivateMounts()
+	os.Exit(m.Run())
 }
 
 // tool runs a program that must succeed, and returns its standard output.

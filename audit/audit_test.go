@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"github.com/nsferry/nsferry/tier"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,14 +23,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func need(t testing.TB, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
-
 // world is a directory of the caller's in which two sides work.
 type world struct {
 	*testing.T
@@ -40,11 +33,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	for _, p := range []string{"setfacl", "setcap", "du"} {
-		if _, err := exec.LookPath(p); err != nil {
-			need(t, "%s is not installed", p)
-		}
-	}
+	tier.Program(t, "setfacl", "setcap", "du")
 	o := userns.Options{}
 	if os.Getuid() == 0 {
 		o = userns.Options{Mode: "unshare", Map: "0:3000000000:65536"}
@@ -54,7 +43,7 @@ func newWorld(t *testing.T) *world {
 		err = e.Probe(context.Background())
 	}
 	if err != nil {
-		need(t, "no namespace for this user: %v", err)
+		tier.Have(t, false, "a namespace: "+err.Error())
 	}
 	w := &world{T: t, env: e, dir: t.TempDir()}
 	for _, dir := range []string{filepath.Dir(w.dir), w.dir} { // testing makes them for the user alone

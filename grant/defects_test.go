@@ -1,7 +1,7 @@
 package grant
 
 import (
-	"os/exec"
+	"github.com/nsferry/nsferry/tier"
 	"strings"
 	"testing"
 
@@ -100,9 +100,7 @@ func TestNeverRevoked(t *testing.T) {
 // The compiler cache: subdirectories that one of the two ids makes are closed to the other.
 func TestCache(t *testing.T) {
 	w := newWorld(t)
-	if _, err := exec.LookPath("setpriv"); err != nil {
-		need(t, "setpriv is not installed")
-	}
+	tier.Program(t, "setpriv")
 	w.sh(`mkdir old; setfacl -m u:$B:rwX -m u:$((B+999)):rwx old`)
 	if !w.inner(999, "mkdir old/a") || w.inner(1000, "touch old/x") {
 		t.Fatal("the old way does not even open the directory itself")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"github.com/nsferry/nsferry/tier"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,15 +19,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// need skips what lacks something; in CI that is a failure.
-func need(t testing.TB, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("REQUIRE_ALL") != "" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
-
 // world is a namespace with true sub-ids, a state directory, and a directory of the caller's that everybody may search.
 type world struct {
 	*testing.T
@@ -38,11 +30,7 @@ type world struct {
 // newWorld uses the user's own sub-ids, or as root a range that nobody needs.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	for _, p := range []string{"setfacl", "getfacl"} {
-		if _, err := exec.LookPath(p); err != nil {
-			need(t, "%s is not installed", p)
-		}
-	}
+	tier.Program(t, "setfacl", "getfacl")
 	o := userns.Options{}
 	if os.Getuid() == 0 {
 		o = userns.Options{Mode: "unshare", Map: "0:3000000000:65536"}
@@ -52,7 +40,7 @@ func newWorld(t *testing.T) *world {
 		err = e.Probe(context.Background())
 	}
 	if err != nil {
-		need(t, "no namespace for this user: %v", err)
+		tier.Have(t, false, "a namespace: "+err.Error())
 	}
 	t.Setenv("XDG_STATE_HOME", filepath.Join(t.TempDir(), "state"))
 	w := &world{T: t, env: e, dir: t.TempDir()}

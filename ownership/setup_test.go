@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	tier.PrivateMounts()
 	os.Exit(m.Run())
 }
 

@@ -4,11 +4,35 @@
 package tier
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 )
+
+// PrivateMounts gives root's tests a mount namespace of their own, so that no mount outlives them, however they end, and none shows
+// in the tests of another package. It belongs at the beginning of TestMain and returns in the process that runs the tests.
+func PrivateMounts() {
+	const inside = "TIER_PRIVATE_MOUNTS"
+	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
+		return
+	}
+	self := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self.Env = append(os.Environ(), inside+"=1")
+	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// Go makes the mounts of a process with Unshareflags private (syscall.SysProcAttr).
+	self.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err := self.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(self.ProcessState.ExitCode())
+}
 
 // Root skips a test that takes uid 0 for the reason why, in the pass of the unprivileged user.
 func Root(t testing.TB, why string) {

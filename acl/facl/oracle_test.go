@@ -336,10 +336,10 @@ var wipe = userns.Half[string, bool]{Name: "facl-wipe", Func: func(_ context.Con
 	return true, nil
 }}
 
-// TestOracle compares ~1,000 command lines with the programs, outside and inside; half of them are new at each run.
+// TestOracle compares 1,200 command lines with the programs, outside and inside. The second seed once found a directory named "."
+// that could not be searched; TestSoakOracle looks for more.
 func TestOracle(t *testing.T) {
-	fresh := uint64(time.Now().UnixNano())
-	for _, seed := range []uint64{1, fresh} {
+	for _, seed := range []uint64{1, 1795338658767958587} {
 		t.Run(fmt.Sprintf("outside/%d", seed), func(t *testing.T) { runSweep(t, &userns.Env{Direct: true}, seed, 300) })
 		t.Run(fmt.Sprintf("inside/%d", seed), func(t *testing.T) { runSweep(t, namespace(t), seed, 300) })
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,8 +67,12 @@ func (s *session) node(at int, name, path string, above []inode, visit visitor) 
 			return status
 		}
 	}
-	// By its name in /proc, which takes the right to read only; "." would also take the right to search.
-	fd, err := openat(unix.AT_FDCWD, f.proc(), unix.O_RDONLY|unix.O_DIRECTORY)
+	// By its name in /proc, which takes the right to read only. That "." also takes the right to search is so for the programs, too.
+	in, by := unix.AT_FDCWD, f.proc()
+	if last := path[strings.LastIndexByte(path, '/')+1:]; top && (last == "." || last == "..") {
+		in, by = at, name
+	}
+	fd, err := openat(in, by, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return max(status, s.handOver(at, name, path, f, true, &os.PathError{Op: "openat", Path: path, Err: err}, visit))
 	}
