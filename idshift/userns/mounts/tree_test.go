@@ -114,8 +114,16 @@ func open(t testing.TB, name string) *os.File {
 // snapshot lists every name below dir with type, mode, size, mtime and mark.
 func snapshot(t testing.TB, dir string) []string {
 	t.Helper()
-	var list []string
-	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+	list, err := trySnapshot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// trySnapshot is snapshot of a tree in which something may just be going away.
+func trySnapshot(dir string) (list []string, err error) {
+	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -131,10 +139,7 @@ func snapshot(t testing.TB, dir string) []string {
 		list = append(list, fmt.Sprint(rel, " ", fi.Mode(), " ", fi.ModTime().UnixNano(), " ", marked))
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list
+	return list, err
 }
 
 // unchanged fails the test unless dir is as it was.
