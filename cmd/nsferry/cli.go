@@ -57,14 +57,29 @@ func (g *Globals) Validate() error {
 	return nil
 }
 
-// newParser builds the grammar into c. Output of --help and --version goes to out; exit is called instead of os.Exit,
-// and returns.
-func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
+// runOnly is the part of the grammar that `nsferry run …` needs. kong takes milliseconds to build all of it, and builders enter a
+// namespace hundreds of times.
+type runOnly struct {
+	Globals
+
+	Run runCmd `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
+}
+
+// newParser builds the grammar that args need. Output of --help and --version goes to out; exit is called instead of
+// os.Exit, and returns. The flags that every command has are read into the result.
+func newParser(args []string, out *Out, exit func(int)) (*kong.Kong, *Globals, error) {
 	config, err := configFiles(out, systemConfig, userConfig())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return kong.New(c,
+	var all cli
+	grammar, g := any(&all), &all.Globals
+	// A configuration file is checked against the whole grammar.
+	if len(args) > 0 && args[0] == "run" && len(config) == 0 {
+		var some runOnly
+		grammar, g = &some, &some.Globals
+	}
+	parser, err := kong.New(grammar,
 		kong.Name("nsferry"),
 		kong.Description("Move rootfs artifacts across a user-namespace border without root."),
 		kong.Writers(out.Stdout, out.Stderr),
@@ -79,12 +94,13 @@ func newParser(c *cli, out *Out, exit func(int)) (*kong.Kong, error) {
 		}),
 		kong.Resolvers(config...),
 		// Only a command that asks for an Env needs sub-ids.
-		kong.BindToProvider(c.env),
-		kong.BindToProvider(func() (envFunc, error) { return c.env, nil }),
+		kong.BindToProvider(g.env),
+		kong.BindToProvider(func() (envFunc, error) { return g.env, nil }),
 	)
+	return parser, g, err
 }
 
 // env decides, by the global flags, how inner halves run.
-func (c *cli) env() (*userns.Env, error) {
-	return userns.NewEnv(userns.Options{Mode: c.Mode, Model: c.Model, Map: c.MapSpec})
+func (g *Globals) env() (*userns.Env, error) {
+	return userns.NewEnv(userns.Options{Mode: g.Mode, Model: g.Model, Map: g.MapSpec})
 }

@@ -68,9 +68,8 @@ func exitCode(err error, interrupted bool) int {
 // run is main without the process: it parses args, runs one command, reports and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	out := &Out{Stdout: stdout, Stderr: stderr, json: asksJSON(args)}
-	var c cli
 	left := -1 // what --help or --version want to exit with
-	parser, err := newParser(&c, out, func(code int) { left = code })
+	parser, g, err := newParser(args, out, func(code int) { left = code })
 	if err != nil {
 		return out.finish("", err, exitCode(err, false))
 	}
@@ -81,7 +80,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return out.finish("", err, exitUsage)
 	}
-	out.configure(c.Globals)
+	out.configure(*g)
 
 	ctx, stop := untilSignal()
 	defer stop()
@@ -90,7 +89,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		stop()
 	}()
 	k.BindTo(ctx, (*context.Context)(nil))
-	err = k.Run(&c.Globals, out)
+	err = k.Run(g, out)
 	return out.finish(strings.Join(commandNames(k.Selected()), " "), err, exitCode(err, ctx.Err() != nil))
 }
 
