@@ -5,11 +5,14 @@ package mounts
 import (
 	"os"
 
+	inodes "github.com/nsferry/nsferry/archive/tree"
+
 	"golang.org/x/sys/unix"
 )
 
 // MarkXattr marks a placeholder. Only regular files and directories can carry it, which placeholders are.
-const MarkXattr = "user.nsferry.placeholder"
+// Package tree holds its name, because archives leave such inodes out.
+const MarkXattr = inodes.XattrPlaceholder
 
 // tempPrefix begins the names under which placeholders are made ready before they get their own.
 const tempPrefix = ".nsferry-placeholder-"
