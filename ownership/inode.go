@@ -42,8 +42,8 @@ func (w *wish) delicate() bool {
 	return false
 }
 
-// decide says what the inode shall have, whose attributes are attrs. Each id that it cannot decide on goes to refuse.
-func (v *view) decide(h *tree.Handle, attrs []tree.Xattr, refuse func(error)) (w wish, err error) {
+// decide says what the inode at path shall have, whose attributes are attrs. Each id that it cannot decide on goes to refuse.
+func (v *view) decide(path string, st *unix.Statx_t, attrs []tree.Xattr, refuse func(error)) (w wish, err error) {
 	id := func(k idshift.Kind, seen uint32) uint32 {
 		d, err := v.image(k, seen)
 		if err != nil {
@@ -57,9 +57,9 @@ func (v *view) decide(h *tree.Handle, attrs []tree.Xattr, refuse func(error)) (w
 		w.late = w.late || d.late
 		return d.id
 	}
-	w.UID, w.GID = id(idshift.UID, h.Stat.Uid), id(idshift.GID, h.Stat.Gid)
-	if h.Type() != unix.S_IFDIR && h.Type() != unix.S_IFLNK {
-		w.Bits = uint32(h.Stat.Mode) & privileged
+	w.UID, w.GID = id(idshift.UID, st.Uid), id(idshift.GID, st.Gid)
+	if t := st.Mode & unix.S_IFMT; t != unix.S_IFDIR && t != unix.S_IFLNK {
+		w.Bits = uint32(st.Mode) & privileged
 	}
 	for _, x := range attrs {
 		var value []byte
@@ -69,7 +69,7 @@ func (v *view) decide(h *tree.Handle, attrs []tree.Xattr, refuse func(error)) (w
 			value, err = decideACL(x.Value, id)
 		}
 		if err != nil {
-			return w, fmt.Errorf("%s: %s: %w", h.Path, x.Key, err)
+			return w, fmt.Errorf("%s: %s: %w", path, x.Key, err)
 		}
 		w.Attrs = append(w.Attrs, tree.Xattr{Key: x.Key, Value: value})
 	}

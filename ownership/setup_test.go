@@ -22,7 +22,7 @@ const runVar = "OWNERSHIP_TEST_RUN"
 type runSpec struct{ Mode, From, To, Dir string }
 
 func TestMain(m *testing.M) {
-	userns.Main(append(append(Halves(), ferry.Halves()...), buildHalf, dumpHalf, swapHalf, touchHalf)...)
+	userns.Main(append(append(Halves(), ferry.Halves()...), buildHalf, dumpHalf, swapHalf, touchHalf, meddleHalf)...)
 	if text := os.Getenv(runVar); text != "" {
 		var s runSpec
 		if err := json.Unmarshal([]byte(text), &s); err != nil {
