@@ -345,10 +345,10 @@ func TestOracle(t *testing.T) {
 	}
 }
 
-// TestSoakOracle is TestOracle with 24,000 command lines.
+// TestSoakOracle is TestOracle with 20,000 command lines outside and 20,000 inside.
 func TestSoakOracle(t *testing.T) {
 	tier.Soak(t)
 	seed := uint64(time.Now().UnixNano())
-	t.Run("outside", func(t *testing.T) { runSweep(t, &userns.Env{Direct: true}, seed, 12000) })
-	t.Run("inside", func(t *testing.T) { runSweep(t, namespace(t), seed+1, 12000) })
+	t.Run("outside", func(t *testing.T) { runSweep(t, &userns.Env{Direct: true}, seed, 20000) })
+	t.Run("inside", func(t *testing.T) { runSweep(t, namespace(t), seed+1, 20000) })
 }
