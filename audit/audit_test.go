@@ -196,6 +196,23 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// What audit says to type closes the tree to others, and leaves a grant on the directory as it is.
+func TestMendKeepsGrant(t *testing.T) {
+	w := newWorld(t)
+	w.sh("setfacl -m u:$B:rwx .")
+	w.inner("cp /bin/true in/su; chmod 4755 in/su")
+	w.sh("chmod +t in")
+	r := w.audit()
+	if len(r.Findings) != 1 || r.Findings[0].ID != "setid.reachable" {
+		t.Fatalf("%+v", r.Findings)
+	}
+	w.sh(r.Findings[0].Mend)
+	if r = w.audit(); r.Problems != 0 {
+		t.Errorf("still: %+v", r.Findings)
+	}
+	w.inner("touch granted; rm granted")
+}
+
 // Security finding (a), as audit sees it afterwards: a default ACL above, and what the tree has inherited from it.
 func TestInheritedACL(t *testing.T) {
 	w := newWorld(t)

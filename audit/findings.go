@@ -115,7 +115,7 @@ func (w *walker) setid(e *tree.Entry, f facts, up level) error {
 		whose += fmt.Sprintf(" and gid %d", f.gid)
 	}
 	w.tell(Finding{"setid.reachable", Problem, w.abs(e.Path), "a " + bits + " file that other users of this machine can run",
-		"it gives them " + whose + ", and with it all that belongs to that id, in every tree", "chmod 0700 " + quote(w.Dir)})
+		"it gives them " + whose + ", and with it all that belongs to that id, in every tree", "chmod " + w.closed + " " + quote(w.Dir)})
 	return nil
 }
 

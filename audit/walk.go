@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -49,6 +50,7 @@ type walker struct {
 	seen   map[inode]int // of those with several names: the first rootfs that one was in, or -1
 	linked map[inode]*linked
 	told   map[string]int64
+	closed string // the mode that closes Dir to other users
 	above  []level
 	quiet  string // a leftover tree, whose inside is not looked at
 }
@@ -65,6 +67,12 @@ type level struct {
 func (w *walker) visit(e *tree.Entry) error {
 	if e.Mount {
 		return tree.ErrSkipDir
+	}
+	if e.Path == "." {
+		w.closed = "0700"
+		if a, err := readACL(e, acl.Access); err == nil && len(a) > 3 {
+			w.closed = "o-rwx" // the group's bits are the mask: 0700 would cut what is granted to inner root
+		}
 	}
 	up := w.parent(e.Path)
 	i := w.inodeOf(e)
