@@ -196,6 +196,23 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// A symlink on the command line leads to the tree, as for find(1) with a slash behind it; those in the tree are not followed.
+func TestSymlink(t *testing.T) {
+	w := newWorld(t)
+	w.sh("mkdir -m 0777 world out; mkdir -m 0777 out/far; chmod 0755 out; ln -s world link; ln -s ../out world/up; ln -s nowhere dangling")
+	for _, name := range []string{"link", "world"} {
+		r, err := Audit(context.Background(), w.env, filepath.Join(w.dir, name), Options{})
+		if err != nil || r.Problems != 1 || r.Inodes != 2 {
+			t.Errorf("%s: %v %+v", name, err, r)
+		}
+	}
+	for _, name := range []string{"dangling", "missing"} {
+		if _, err := Audit(context.Background(), w.env, filepath.Join(w.dir, name), Options{}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // What audit says to type closes the tree to others, and leaves a grant on the directory as it is.
 func TestMendKeepsGrant(t *testing.T) {
 	w := newWorld(t)
