@@ -69,7 +69,7 @@ func TestDoctorNested(t *testing.T) {
 		return p
 	}
 	host := "kas:2500000000:65536\n" // the host's line, copied into the image
-	inMap := "kas:2000:60000\n"
+	inMap := "kas:1001:64536\n" // what the remedy says
 	for _, tt := range []struct {
 		name   string
 		place  place
@@ -86,11 +86,11 @@ func TestDoctorNested(t *testing.T) {
 		{"unshare -r, the consequence", single, "subid.nested", userns.StateProblem, "no sub-uids", "", 4},
 		{"docker-rootless, its root", handMade("enter '"+rootless+"' \"$@\"", "", placeUser), "nesting", userns.StateOK, "in a rootless container's namespace.*0:54321:1,1:2500000000:65536", "^$", 0},
 		{"docker-rootless, a user in it", handMade("enter '"+rootless+"' "+asKas+" \"$@\"", inMap, placeUser), "userns.enter", userns.StateOK, "can be entered", "^$", 0},
-		{"docker-rootless, the host's sub-ids", handMade("enter '"+rootless+"' "+asKas+" \"$@\"", host, placeUser), "subid.nested", userns.StateProblem, "no sub-uids and no sub-gids", "add such a range to /etc/subuid and /etc/subgid inside", 4},
+		{"docker-rootless, the host's sub-ids", handMade("enter '"+rootless+"' "+asKas+" \"$@\"", host, placeUser), "subid.nested", userns.StateProblem, "no sub-uids and no sub-gids", "add such a range to /etc/subuid and /etc/subgid inside .kas:1001:64536 and kas:1001:64536.", 4},
 		{"docker-rootless, image's tools without setuid", handMade("chmod 0755 /tmp/tools/*; enter '"+rootless+"' "+asKas+" \"$@\"", inMap, placeUser), "newuidmap.privilege", userns.StateProblem, "newuidmap", "chmod 4755 /tmp/tools/newuidmap", 4},
 		{"docker-rootless, tools of nobody's", handMade("enter '"+rootless+"' "+asKas+" \"$@\"", inMap, 0), "newuidmap.privilege", userns.StateProblem, "newuidmap", "chown 0:0 /tmp/tools/newuidmap|chown root", 4},
 		{"podman keep-id", handMade("enter '"+rootless+"' sh -euc '"+strings.ReplaceAll(enter, "'", `'\''`)+"enter \"$0\" \"$@\"' '"+keepID+"' \"$@\"", inMap, placeFirst), "nesting", userns.StateOK, "keeps your id .podman --userns=keep-id.*0:1:1000,1000:0:1,1001:1001:64536", "^$", 0},
-		{"podman keep-id, the host's sub-ids", handMade("enter '"+rootless+"' sh -euc '"+strings.ReplaceAll(enter, "'", `'\''`)+"enter \"$0\" \"$@\"' '"+keepID+"' \"$@\"", host, placeFirst), "subid.nested", userns.StateProblem, "no sub-uids and no sub-gids", "add such a range to /etc/subuid and /etc/subgid inside", 4},
+		{"podman keep-id, the host's sub-ids", handMade("enter '"+rootless+"' sh -euc '"+strings.ReplaceAll(enter, "'", `'\''`)+"enter \"$0\" \"$@\"' '"+keepID+"' \"$@\"", host, placeFirst), "subid.nested", userns.StateProblem, "no sub-uids and no sub-gids", "add such a range to /etc/subuid and /etc/subgid inside .kas:1001:64536 and kas:1001:64536.", 4},
 		{"rootful docker, a user", docker("", place{}), "nesting", userns.StateOK, "rootful container .docker.*uid_map 0:0:4294967295", "^$", 0},
 		{"rootful docker, its filter", docker("", place{NoUserNS: true}), "userns.seccomp", userns.StateProblem, "", "--security-opt seccomp=unconfined", 4},
 		{"rootful docker, no-new-privileges", docker("", place{NoNewPrivs: true}), "userns.nnp", userns.StateProblem, "no_new_privs", "--security-opt no-new-privileges", 4},
