@@ -27,9 +27,8 @@ type wish struct {
 	late    bool // an id that only the target map holds is among it
 }
 
-// delicate tells that looking at the inode after a kill would not say what it shall have: bits and capabilities are gone between two
-// system calls, and an id
-// of both maps does not tell whether it is the old or the new one. Such inodes are recorded first.
+// delicate tells that looking at the inode after a kill would not say what it shall have: bits and capabilities are gone between
+// two system calls, and an id of both maps does not tell whether it is the old or the new one. Such inodes are recorded first.
 func (w *wish) delicate() bool {
 	if w.both || w.into || w.Bits != 0 {
 		return true

@@ -13,7 +13,7 @@ import (
 	"github.com/nsferry/nsferry/archive/tree"
 )
 
-// A journal is JSON lines: a header, a record for each inode that has more than an owner and a group to change, or is delicate, and
+// A journal (docs/SHIFT.md) is JSON lines: a header, a record for each inode that has more than an owner and a group to change, or is delicate, and
 // an end that makes it whole. It is written and synced before the first change, and removed after the last one. Records hold
 // the final state, not steps, so that it does no harm to carry one out twice.
 
