@@ -69,7 +69,7 @@ func TestDoctorNested(t *testing.T) {
 		return p
 	}
 	host := "kas:2500000000:65536\n" // the host's line, copied into the image
-	inMap := "kas:1001:64536\n" // what the remedy says
+	inMap := "kas:1001:64536\n"      // what the remedy says
 	for _, tt := range []struct {
 		name   string
 		place  place
