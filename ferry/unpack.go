@@ -16,12 +16,25 @@ import (
 
 // UnpackOptions say how an archive becomes a tree.
 type UnpackOptions struct {
-	Workers  int
-	Policy   archive.Policy
-	Exclude  archive.Excludes
-	Top      string // a single top directory to strip; see archive.ExtractOptions
-	KeepTop  bool
+	Workers int
+	Policy  archive.Policy
+	Exclude archive.Excludes
+	Top     string // a single top directory to strip; see archive.ExtractOptions
+	KeepTop bool
+	// Sums, if not nil, are the sums of the archive's frames; see archive.ExtractOptions.
+	Sums     [][32]byte
 	Progress Progress `json:"-"`
+}
+
+// DamagedError says that an archive is at fault, not the place where its tree should be.
+type DamagedError struct{ What string }
+
+func (e *DamagedError) Error() string { return e.What }
+
+// unpackResult is what the half returns.
+type unpackResult struct {
+	archive.Summary
+	Damage string
 }
 
 type unpackArgs struct {
@@ -42,37 +55,44 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	sum, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), in, parent)
-	if err != nil {
-		return sum, fmt.Errorf("unpack to %s: %w", dir, err)
+	r, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), in, parent)
+	if err == nil && r.Damage != "" {
+		err = &DamagedError{r.Damage}
 	}
-	return sum, nil
+	if err != nil {
+		return r.Summary, fmt.Errorf("unpack to %s: %w", dir, err)
+	}
+	return r.Summary, nil
 }
 
 // unpackHalf gets the archive and the directory that the tree shall be in.
-var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (sum archive.Summary, err error) {
+var unpackHalf = userns.Half[unpackArgs, unpackResult]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (r unpackResult, err error) {
 	parent, err := OpenParentDir(in.Files[1], a.Rest, a.As)
 	if err != nil {
-		return sum, err
+		return r, err
 	}
 	defer parent.Close()
 	if err := free(parent, a.Name); err != nil {
-		return sum, err
+		return r, err
 	}
 	p, err := newPartial(ctx, parent, a.Name)
 	if err != nil {
-		return sum, err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, p.abort()) }() // no effect once committed
 	o := a.Options
-	sum, err = archive.Extract(ctx, in.Files[0], p.dir, archive.ExtractOptions{
-		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop,
+	r.Summary, err = archive.Extract(ctx, in.Files[0], p.dir, archive.ExtractOptions{
+		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop, Sums: o.Sums,
 		Workers: Workers(o.Workers), Progress: report(in),
 	})
-	if err != nil {
-		return sum, err
+	if archive.Damaged(err) {
+		r.Damage = err.Error()
+		return r, nil
 	}
-	return sum, p.commit()
+	if err != nil {
+		return r, err
+	}
+	return r, p.commit()
 }}
 
 // free checks before any work that the target's name can be taken: it is absent or an empty directory.
