@@ -28,8 +28,8 @@ const (
 	trusted         = "trusted comment: "
 )
 
-// strict refuses bits that mean nothing, as libsodium does.
-var strict = base64.StdEncoding.Strict()
+// decode refuses bits that mean nothing, as libsodium does.
+func decode(text string) ([]byte, error) { return base64.StdEncoding.Strict().DecodeString(text) }
 
 // Most is more than any key or signature file has, in bytes.
 const Most = 16 << 10
@@ -78,7 +78,7 @@ func ParsePublicKey(text []byte) (PublicKey, error) {
 	if len(lines) == 0 {
 		return PublicKey{}, errors.New("not a public key of minisign: there is no key in it")
 	}
-	b, err := strict.DecodeString(lines[0])
+	b, err := decode(lines[0])
 	if err != nil || len(b) != 2+8+ed25519.PublicKeySize || string(b[:2]) != algorithmKey {
 		return PublicKey{}, errors.New("not a public key of minisign")
 	}
@@ -93,7 +93,7 @@ func ParseSecretKey(text []byte) (SecretKey, error) {
 		return SecretKey{}, bad
 	}
 	// Algorithm, key derivation, checksum's algorithm, 48 bytes for the derivation; then number, key and checksum.
-	b, err := strict.DecodeString(lines[1])
+	b, err := decode(lines[1])
 	if err != nil || len(b) != 6+48+8+ed25519.PrivateKeySize+32 || string(b[:2]) != algorithmKey || string(b[4:6]) != "B2" {
 		return SecretKey{}, bad
 	}
@@ -135,8 +135,8 @@ func ParseSignature(text []byte) (Signature, error) {
 		return Signature{}, bad
 	}
 	comment, ok := strings.CutPrefix(lines[2], trusted)
-	blob, err := strict.DecodeString(lines[1])
-	global, gerr := strict.DecodeString(lines[3])
+	blob, err := decode(lines[1])
+	global, gerr := decode(lines[3])
 	if !ok || errors.Join(err, gerr) != nil || len(blob) != 2+8+ed25519.SignatureSize || len(global) != ed25519.SignatureSize {
 		return Signature{}, bad
 	}
