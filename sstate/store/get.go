@@ -79,7 +79,7 @@ func (s *Store) Get(ctx context.Context, key Key) (*Object, error) {
 
 // Peek is Get, but that nobody is taken to use the entry.
 func (s *Store) Peek(ctx context.Context, key Key) (*Object, error) {
-	path := s.path(key.rel())
+	path := s.path(key.Path())
 	for {
 		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
