@@ -21,6 +21,7 @@ type UnpackOptions struct {
 	Exclude  archive.Excludes
 	Top      string // a single top directory to strip; see archive.ExtractOptions
 	KeepTop  bool
+	Only     []string // if not empty, the paths to be unpacked, see archive.RefreshOptions
 	Progress Progress `json:"-"`
 }
 
@@ -64,16 +65,26 @@ var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: 
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, p.abort()) }() // no effect once committed
-	o := a.Options
-	sum, err = archive.Extract(ctx, in.Files[0], p.dir, archive.ExtractOptions{
-		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop,
-		Workers: Workers(o.Workers), Progress: report(in),
-	})
-	if err != nil {
+	if sum, err = fill(ctx, in, p.dir, &a); err != nil {
 		return sum, err
 	}
 	return sum, p.commit()
 }}
+
+// fill puts the archive, or a part of it, into the empty directory root.
+func fill(ctx context.Context, in *userns.Inner, root *os.File, a *unpackArgs) (archive.Summary, error) {
+	o := &a.Options
+	if len(o.Only) == 0 {
+		return archive.Extract(ctx, in.Files[0], root, archive.ExtractOptions{
+			IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop,
+			Workers: Workers(o.Workers), Progress: report(in),
+		})
+	}
+	r, err := archive.Refresh(ctx, in.Files[0], root, archive.RefreshOptions{
+		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Only: o.Only, Workers: Workers(o.Workers), Progress: report(in),
+	})
+	return r.Summary, err
+}
 
 // free checks before any work that the target's name can be taken: it is absent or an empty directory.
 func free(parent *ParentDir, name string) error {
