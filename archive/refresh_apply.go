@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/archive/zframe"
@@ -115,17 +113,18 @@ func (r *refresher) makeFile(ctx context.Context, b *tree.Builder, feed *feed, w
 			segs[i] = tree.Segment(s)
 		}
 	}
-	sum := &contentSum{ctx: ctx, in: content, hash: sha256.New(), segs: w.Sparse, size: w.Size}
+	sum := newContentSum(ctx, content, w.Size, segs)
 	if err := b.File(ctx, w.Name, w.meta, w.Size, segs, sum); err != nil {
 		return err
 	}
 	if w.Size-sparseData(w.Entry) > maxHoles {
 		return nil // nobody has the time to hash that
 	}
-	if err := sum.finish(); err != nil {
-		return err
+	digest, err := sum.finish()
+	if err == nil && digest != w.Digest {
+		err = badDigest(w.Entry)
 	}
-	return checkDigest(w.Entry, sum.hash)
+	return err
 }
 
 func sparseData(e *toc.Entry) int64 {
@@ -177,52 +176,3 @@ func (r *refresher) keepTimes() error {
 	}
 	return nil
 }
-
-// contentSum passes on the data of a file and sums up its content, holes included.
-type contentSum struct {
-	ctx  context.Context // of the one call that this value lives in
-	in   io.Reader
-	hash hash.Hash
-	segs []toc.Segment
-	size int64
-	at   int64 // how much of the content is summed up
-}
-
-func (c *contentSum) Read(p []byte) (int, error) {
-	n, err := c.in.Read(p)
-	for data := p[:n]; len(data) > 0; {
-		k := len(data)
-		if c.segs != nil {
-			if len(c.segs) == 0 {
-				return 0, errors.New("more data than the map of the file has room for")
-			}
-			s := c.segs[0]
-			if err := c.zeros(s.Offset); err != nil {
-				return 0, err
-			}
-			k = int(min(int64(k), s.Offset+s.Length-c.at))
-			if c.at+int64(k) == s.Offset+s.Length {
-				c.segs = c.segs[1:]
-			}
-		}
-		_, _ = c.hash.Write(data[:k]) // never fails
-		c.at += int64(k)
-		data = data[k:]
-	}
-	return n, err
-}
-
-// zeros sums up a hole.
-func (c *contentSum) zeros(to int64) error {
-	for c.at < to {
-		if err := c.ctx.Err(); err != nil {
-			return err
-		}
-		n := min(to-c.at, int64(len(zeroPage)))
-		_, _ = c.hash.Write(zeroPage[:n])
-		c.at += n
-	}
-	return nil
-}
-
-func (c *contentSum) finish() error { return c.zeros(c.size) }

@@ -1,6 +1,7 @@
 package ferry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,15 +84,21 @@ var refreshHalf = userns.Half[refreshArgs, Refreshed]{Name: "refresh", Func: fun
 	}
 	defer parent.Close()
 	f := &refresh{refreshArgs: a, parent: parent, in: in}
+	f.files()
 	p, err := f.find()
-	if err != nil {
-		return f.done, err
+	switch {
+	case err != nil:
+	case p == nil:
+		err = f.unpack(ctx)
+	default:
+		defer p.dir.Close() // closed already when it was committed
+		err = f.run(ctx, p)
 	}
-	if p == nil {
-		return f.unpack(ctx)
+	if err == nil {
+		f.done.Indexed = f.next.write()
+		f.done.NoIndex = cmp.Or(f.done.NoIndex, f.next.why)
 	}
-	defer p.dir.Close()
-	return f.done, f.run(ctx, p)
+	return f.done, err
 }}
 
 // refresh is one run of the half.
@@ -100,17 +107,17 @@ type refresh struct {
 	parent *ParentDir
 	in     *userns.Inner
 	done   Refreshed
-	writer *statindex.Writer
+	index  *os.File // nil: there is none
+	next   *indexer
 }
 
 // unpack makes the tree where there is none.
-func (f *refresh) unpack(ctx context.Context) (Refreshed, error) {
+func (f *refresh) unpack(ctx context.Context) (err error) {
 	o := f.Options
 	f.done.Fresh = true
-	sum, err := unpackHalf.Func(ctx, f.in, unpackArgs{f.Rest, f.Name, f.As, f.IDs, UnpackOptions{Workers: o.Workers, Policy: o.Policy, Exclude: o.Exclude}})
-	f.done.Summary = sum
-	f.done.Made = sum.Entries
-	return f.done, err
+	f.done.Summary, err = unpack(ctx, f.in, unpackArgs{f.Rest, f.Name, f.As, f.IDs, UnpackOptions{Workers: o.Workers, Policy: o.Policy, Exclude: o.Exclude}}, f.next)
+	f.done.Made = f.done.Entries
+	return err
 }
 
 // find opens and locks the tree, or what an earlier run has left of it. There is none of both when it returns nil.
@@ -198,22 +205,21 @@ func (f *refresh) named(p *partial, name string) error {
 
 func (f *refresh) run(ctx context.Context, p *partial) (err error) {
 	o := f.Options
-	index, next := f.files()
 	if !f.done.Resumed {
 		if err := f.parent.sweep(ctx, f.Name); err != nil {
 			return err
 		}
 	}
 	var known *statindex.Index
-	if index != nil {
-		if known, err = statindex.Read(index, p.dir); err != nil {
+	if f.index != nil {
+		if known, err = statindex.Read(f.index, p.dir); err != nil {
 			f.done.NoIndex = err.Error()
 		}
 	}
 	f.done.Refreshed, err = archive.Refresh(ctx, f.in.Files[0], p.dir, archive.RefreshOptions{
 		IDs: f.IDs, Policy: o.Policy, Exclude: o.Exclude, Workers: Workers(o.Workers), Wary: f.Wary && !f.done.Resumed, Index: known,
 		Begin: func() error { return f.hide(p) }, Progress: report(f.in),
-		Remember: func() *statindex.Writer { return f.newWriter(p, next) },
+		Remember: f.next.begin(p.dir),
 	})
 	if err == nil && p.temp != "" {
 		err = p.commit()
@@ -221,22 +227,19 @@ func (f *refresh) run(ctx context.Context, p *partial) (err error) {
 	if err != nil && p.temp != "" {
 		return fmt.Errorf("%w; the tree is incomplete, and waits as %s for the next refresh, or nsferry rm, of %s", err, p.temp, f.Name)
 	}
-	if err == nil {
-		f.writeIndex(next)
-	}
 	return err
 }
 
-// files returns those of the index.
-func (f *refresh) files() (index, next *os.File) {
+// files finds those of the index.
+func (f *refresh) files() {
+	f.next = &indexer{origin: f.Options.Origin}
 	rest := f.in.Files[2:]
 	if f.Index {
-		index, rest = rest[0], rest[1:]
+		f.index, rest = rest[0], rest[1:]
 	}
 	if f.Next {
-		next = rest[0]
+		f.next.out = rest[0]
 	}
-	return index, next
 }
 
 // hide takes the tree's name away, until it is complete.
@@ -258,29 +261,4 @@ func (f *refresh) hide(p *partial) error {
 	}
 	p.temp = temp
 	return nil
-}
-
-func (f *refresh) newWriter(p *partial, next *os.File) *statindex.Writer {
-	if next == nil {
-		return nil
-	}
-	w, err := statindex.NewWriter(p.dir, statindex.Options{Origin: f.Options.Origin})
-	if err != nil {
-		f.done.NoIndex = err.Error()
-		return nil
-	}
-	f.writer = w
-	return w
-}
-
-// writeIndex writes what is known of the tree now. The index is a cache: that it cannot be written is no failure.
-func (f *refresh) writeIndex(next *os.File) {
-	if f.writer == nil {
-		return
-	}
-	if _, err := f.writer.WriteTo(next); err != nil {
-		f.done.NoIndex = err.Error()
-		return
-	}
-	f.done.Indexed = true
 }

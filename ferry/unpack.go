@@ -22,6 +22,8 @@ type UnpackOptions struct {
 	Top      string // a single top directory to strip; see archive.ExtractOptions
 	KeepTop  bool
 	Only     []string // if not empty, the paths to be unpacked, see archive.RefreshOptions
+	Origin   string   // recorded in the index
+	NewIndex *os.File `json:"-"` // where an index of the tree is written to; nil, or left empty: there is none
 	Progress Progress `json:"-"`
 }
 
@@ -43,15 +45,31 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	sum, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), in, parent)
+	files := []*os.File{in, parent}
+	if o.NewIndex != nil {
+		files = append(files, o.NewIndex)
+	}
+	sum, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), files...)
 	if err != nil {
 		return sum, fmt.Errorf("unpack to %s: %w", dir, err)
 	}
 	return sum, nil
 }
 
-// unpackHalf gets the archive and the directory that the tree shall be in.
-var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (sum archive.Summary, err error) {
+// unpackHalf gets the archive, the directory that the tree shall be in, and perhaps the file of the index.
+var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (archive.Summary, error) {
+	x := &indexer{origin: a.Options.Origin}
+	if len(in.Files) > 2 {
+		x.out = in.Files[2]
+	}
+	sum, err := unpack(ctx, in, a, x)
+	if err == nil {
+		x.write()
+	}
+	return sum, err
+}}
+
+func unpack(ctx context.Context, in *userns.Inner, a unpackArgs, x *indexer) (sum archive.Summary, err error) {
 	parent, err := OpenParentDir(in.Files[1], a.Rest, a.As)
 	if err != nil {
 		return sum, err
@@ -65,23 +83,23 @@ var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: 
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, p.abort()) }() // no effect once committed
-	if sum, err = fill(ctx, in, p.dir, &a); err != nil {
+	if sum, err = fill(ctx, in, p.dir, &a, x); err != nil {
 		return sum, err
 	}
 	return sum, p.commit()
-}}
+}
 
 // fill puts the archive, or a part of it, into the empty directory root.
-func fill(ctx context.Context, in *userns.Inner, root *os.File, a *unpackArgs) (archive.Summary, error) {
+func fill(ctx context.Context, in *userns.Inner, root *os.File, a *unpackArgs, x *indexer) (archive.Summary, error) {
 	o := &a.Options
 	if len(o.Only) == 0 {
 		return archive.Extract(ctx, in.Files[0], root, archive.ExtractOptions{
 			IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop,
-			Workers: Workers(o.Workers), Progress: report(in),
+			Workers: Workers(o.Workers), Progress: report(in), Remember: x.begin(root),
 		})
 	}
 	r, err := archive.Refresh(ctx, in.Files[0], root, archive.RefreshOptions{
-		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Only: o.Only, Workers: Workers(o.Workers), Progress: report(in),
+		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Only: o.Only, Workers: Workers(o.Workers), Progress: report(in), Remember: x.begin(root),
 	})
 	return r.Summary, err
 }

@@ -33,12 +33,17 @@ func (h *Handle) Is(seen *unix.Statx_t) error {
 }
 
 // Bare tells whether the inode has no extended attributes at all.
-func (h *Handle) Bare() (bool, error) {
-	n, err := unix.Listxattr(h.proc, nil)
+func (h *Handle) Bare() (bool, error) { return bare(unix.Listxattr, h.proc, h.Path) }
+
+// Bare tells whether the inode has no extended attributes at all.
+func (e *Entry) Bare() (bool, error) { return bare(unix.Llistxattr, procPath(e.Dir, e.Base), e.Path) }
+
+func bare(list func(string, []byte) (int, error), at, path string) (bool, error) {
+	n, err := list(at, nil)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return true, nil
 	}
-	return n == 0, pathError("listxattr", h.Path, err)
+	return n == 0, pathError("listxattr", path, err)
 }
 
 // Has tells whether the inode has the metadata m, and none of the attributes that spare says of that m lacks them. What
