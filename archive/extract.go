@@ -11,6 +11,7 @@ import (
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/archive/zframe"
+	"github.com/nsferry/nsferry/archive/zframe/toc"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,8 @@ type ExtractOptions struct {
 	// first entry. KeepTop strips nothing.
 	Top     string
 	KeepTop bool
+	// Sums, if not nil, are what FrameSums returned: each frame is compared with its sum before anything of it is looked at.
+	Sums    [][32]byte
 	Workers int // goroutines that decode, and as many that write
 	// Remember, if not nil, is called when the tree is complete; what is known of its inodes then goes into the Writer that it returns, which
 	// may be nil. Contents are hashed as they are written: the table of contents is not believed.
@@ -47,7 +50,7 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		return sum, err
 	}
 	defer release()
-	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: o.Workers, MaxRatio: maxRatio})
+	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: o.Workers, MaxRatio: maxRatio, Sums: o.Sums})
 	if err != nil {
 		return sum, err
 	}
@@ -65,6 +68,16 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		err = x.digests.remember(ctx, root, o.Workers, o.Remember())
 	}
 	return sum, err
+}
+
+// FrameSums returns the sums of an archive's frames from its table of contents.
+func FrameSums(f *zframe.File) ([][32]byte, error) {
+	records, err := toc.FrameRecords(f)
+	sums := make([][32]byte, len(records))
+	for i, r := range records {
+		sums[i] = r.Sum
+	}
+	return sums, err
 }
 
 type extractor struct {
@@ -91,7 +104,7 @@ func (x *extractor) run(ctx context.Context) error {
 			return x.finish()
 		}
 		if err != nil {
-			return err
+			return streamError{err}
 		}
 		if x.first && x.Top == "" && !x.KeepTop && isTop(h) {
 			x.Top = topDir
@@ -108,10 +121,10 @@ func (x *extractor) run(ctx context.Context) error {
 // finish checks what can be known at the end only.
 func (x *extractor) finish() error {
 	if x.first {
-		return errors.New("the archive has no entries")
+		return streamError{errors.New("the archive has no entries")}
 	}
 	if err := drain(x.stream); err != nil {
-		return err
+		return streamError{err}
 	}
 	return x.bad.err(x.IDs.Plain)
 }

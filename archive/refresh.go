@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/nsferry/nsferry/archive/statindex"
@@ -24,6 +25,8 @@ type RefreshOptions struct {
 	// Only, if not empty, are the paths that are taken from the archive, each with all that is in it and with the directories that lead
 	// to it. The tree must be empty then.
 	Only []string
+	// Sums, if not nil, are what FrameSums returned before: the table of contents must have these sums.
+	Sums [][32]byte
 	// Index, if not nil, tells what of the tree need not be read.
 	Index *statindex.Index
 	// Remember, if not nil, is called when the tree is complete; what is known of its inodes then goes into the Writer that it returns, which may be nil.
@@ -133,6 +136,9 @@ func (r *refresher) look(ctx context.Context) error {
 			return err
 		}
 		r.frames = table.Frames
+		if r.Sums != nil && !slices.EqualFunc(r.Sums, r.frames, func(a [32]byte, b zframe.Frame) bool { return a == b.Sum }) {
+			return &zframe.CorruptError{Where: "table of contents", Err: errors.New("has changed since it was checked")}
+		}
 		return r.choose(table.Entries)
 	})
 	g.Go(func() error { return r.survey(ctx) })

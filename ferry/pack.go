@@ -25,6 +25,8 @@ type PackOptions struct {
 	Mode        uint32   // of the output; 0 is 0644 less the umask
 	Replace     bool     // the output may exist, and is replaced when the new one is whole
 	Progress    Progress `json:"-"`
+	// Hold are files that the inner half keeps open as long as it works: locks, which so outlive a killed caller.
+	Hold []*os.File `json:"-"`
 }
 
 type packArgs struct {
@@ -72,7 +74,7 @@ func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (s
 	if sum, err = PackTo(ctx, e, dir, p.File(), o); err != nil {
 		return sum, err
 	}
-	if err := whole(p.File(), sum, o.Format); err != nil {
+	if err := Whole(p.File(), sum, o.Format); err != nil {
 		return sum, fmt.Errorf("%s: %w", out, err)
 	}
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
@@ -92,15 +94,15 @@ func PackTo(ctx context.Context, e *userns.Env, dir string, out *os.File, o Pack
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o}, progress.raw(), root, out)
+	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o}, progress.raw(), append([]*os.File{root, out}, o.Hold...)...)
 	if err != nil {
 		return sum, fmt.Errorf("pack %s: %w", dir, err)
 	}
 	return sum, nil
 }
 
-// whole checks from outside that what the half says it wrote is there.
-func whole(f *os.File, sum archive.Summary, format archive.Format) error {
+// Whole checks from outside that what the half says it wrote is there.
+func Whole(f *os.File, sum archive.Summary, format archive.Format) error {
 	st, err := f.Stat()
 	if err != nil {
 		return err

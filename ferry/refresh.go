@@ -21,10 +21,11 @@ type RefreshOptions struct {
 	Workers  int
 	Policy   archive.Policy
 	Exclude  archive.Excludes
-	Origin   string   // recorded in the new index
-	Index    *os.File `json:"-"` // of the tree, or nil: then all of it is read
-	NewIndex *os.File `json:"-"` // where a new index of the tree is written to, or nil
-	Progress Progress `json:"-"`
+	Sums     [][32]byte // if not nil, those of the archive's frames; see archive.RefreshOptions
+	Origin   string     // recorded in the new index
+	Index    *os.File   `json:"-"` // of the tree, or nil: then all of it is read
+	NewIndex *os.File   `json:"-"` // where a new index of the tree is written to, or nil
+	Progress Progress   `json:"-"`
 }
 
 // Refreshed says what Refresh did.
@@ -34,6 +35,12 @@ type Refreshed struct {
 	Resumed bool   `json:"resumed,omitempty"`  // it went on with what an earlier run that was killed had left
 	Indexed bool   `json:"indexed"`            // NewIndex was written
 	NoIndex string `json:"no_index,omitempty"` // why Index was not used, or NewIndex was not written
+}
+
+// refreshResult is what the half returns.
+type refreshResult struct {
+	Refreshed
+	Damage string
 }
 
 type refreshArgs struct {
@@ -70,14 +77,18 @@ func Refresh(ctx context.Context, e *userns.Env, in *os.File, dir string, o Refr
 			files = append(files, f)
 		}
 	}
-	if r, err = refreshHalf.Run(ctx, e, a, progress, files...); err != nil {
-		return r, fmt.Errorf("refresh %s: %w", dir, err)
+	res, err := refreshHalf.Run(ctx, e, a, progress, files...)
+	if err == nil && res.Damage != "" {
+		err = &DamagedError{res.Damage}
 	}
-	return r, nil
+	if err != nil {
+		return res.Refreshed, fmt.Errorf("refresh %s: %w", dir, err)
+	}
+	return res.Refreshed, nil
 }
 
 // refreshHalf gets the archive, the directory that the tree is in, and the files of the index.
-var refreshHalf = userns.Half[refreshArgs, Refreshed]{Name: "refresh", Func: func(ctx context.Context, in *userns.Inner, a refreshArgs) (r Refreshed, err error) {
+var refreshHalf = userns.Half[refreshArgs, refreshResult]{Name: "refresh", Func: func(ctx context.Context, in *userns.Inner, a refreshArgs) (r refreshResult, err error) {
 	parent, err := OpenParentDir(in.Files[1], a.Rest, a.As)
 	if err != nil {
 		return r, err
@@ -94,11 +105,14 @@ var refreshHalf = userns.Half[refreshArgs, Refreshed]{Name: "refresh", Func: fun
 		defer p.dir.Close() // closed already when it was committed
 		err = f.run(ctx, p)
 	}
+	if archive.Damaged(err) {
+		return refreshResult{f.done, err.Error()}, nil
+	}
 	if err == nil {
 		f.done.Indexed = f.next.write()
 		f.done.NoIndex = cmp.Or(f.done.NoIndex, f.next.why)
 	}
-	return f.done, err
+	return refreshResult{Refreshed: f.done}, err
 }}
 
 // refresh is one run of the half.
@@ -115,7 +129,7 @@ type refresh struct {
 func (f *refresh) unpack(ctx context.Context) (err error) {
 	o := f.Options
 	f.done.Fresh = true
-	f.done.Summary, err = unpack(ctx, f.in, unpackArgs{f.Rest, f.Name, f.As, f.IDs, UnpackOptions{Workers: o.Workers, Policy: o.Policy, Exclude: o.Exclude}}, f.next)
+	f.done.Summary, err = unpack(ctx, f.in, unpackArgs{f.Rest, f.Name, f.As, f.IDs, UnpackOptions{Workers: o.Workers, Policy: o.Policy, Exclude: o.Exclude, Sums: o.Sums}}, f.next)
 	f.done.Made = f.done.Entries
 	return err
 }
@@ -217,7 +231,7 @@ func (f *refresh) run(ctx context.Context, p *partial) (err error) {
 		}
 	}
 	f.done.Refreshed, err = archive.Refresh(ctx, f.in.Files[0], p.dir, archive.RefreshOptions{
-		IDs: f.IDs, Policy: o.Policy, Exclude: o.Exclude, Workers: Workers(o.Workers), Wary: f.Wary && !f.done.Resumed, Index: known,
+		IDs: f.IDs, Policy: o.Policy, Exclude: o.Exclude, Sums: o.Sums, Workers: Workers(o.Workers), Wary: f.Wary && !f.done.Resumed, Index: known,
 		Begin: func() error { return f.hide(p) }, Progress: report(f.in),
 		Remember: f.next.begin(p.dir),
 	})

@@ -16,15 +16,28 @@ import (
 
 // UnpackOptions say how an archive becomes a tree.
 type UnpackOptions struct {
-	Workers  int
-	Policy   archive.Policy
-	Exclude  archive.Excludes
-	Top      string // a single top directory to strip; see archive.ExtractOptions
-	KeepTop  bool
-	Only     []string // if not empty, the paths to be unpacked, see archive.RefreshOptions
+	Workers int
+	Policy  archive.Policy
+	Exclude archive.Excludes
+	Top     string // a single top directory to strip; see archive.ExtractOptions
+	KeepTop bool
+	Only    []string // if not empty, the paths to be unpacked, see archive.RefreshOptions
+	// Sums, if not nil, are the sums of the archive's frames; see archive.ExtractOptions.
+	Sums     [][32]byte
 	Origin   string   // recorded in the index
 	NewIndex *os.File `json:"-"` // where an index of the tree is written to; nil, or left empty: there is none
 	Progress Progress `json:"-"`
+}
+
+// DamagedError says that an archive is at fault, not the place where its tree should be.
+type DamagedError struct{ What string }
+
+func (e *DamagedError) Error() string { return e.What }
+
+// unpackResult is what the half returns.
+type unpackResult struct {
+	archive.Summary
+	Damage string
 }
 
 type unpackArgs struct {
@@ -49,24 +62,30 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 	if o.NewIndex != nil {
 		files = append(files, o.NewIndex)
 	}
-	sum, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), files...)
-	if err != nil {
-		return sum, fmt.Errorf("unpack to %s: %w", dir, err)
+	r, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), files...)
+	if err == nil && r.Damage != "" {
+		err = &DamagedError{r.Damage}
 	}
-	return sum, nil
+	if err != nil {
+		return r.Summary, fmt.Errorf("unpack to %s: %w", dir, err)
+	}
+	return r.Summary, nil
 }
 
 // unpackHalf gets the archive, the directory that the tree shall be in, and perhaps the file of the index.
-var unpackHalf = userns.Half[unpackArgs, archive.Summary]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (archive.Summary, error) {
+var unpackHalf = userns.Half[unpackArgs, unpackResult]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (r unpackResult, err error) {
 	x := &indexer{origin: a.Options.Origin}
 	if len(in.Files) > 2 {
 		x.out = in.Files[2]
 	}
-	sum, err := unpack(ctx, in, a, x)
+	r.Summary, err = unpack(ctx, in, a, x)
+	if archive.Damaged(err) {
+		return unpackResult{Summary: r.Summary, Damage: err.Error()}, nil
+	}
 	if err == nil {
 		x.write()
 	}
-	return sum, err
+	return r, err
 }}
 
 func unpack(ctx context.Context, in *userns.Inner, a unpackArgs, x *indexer) (sum archive.Summary, err error) {
@@ -94,12 +113,12 @@ func fill(ctx context.Context, in *userns.Inner, root *os.File, a *unpackArgs, x
 	o := &a.Options
 	if len(o.Only) == 0 {
 		return archive.Extract(ctx, in.Files[0], root, archive.ExtractOptions{
-			IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop,
+			IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop, Sums: o.Sums,
 			Workers: Workers(o.Workers), Progress: report(in), Remember: x.begin(root),
 		})
 	}
 	r, err := archive.Refresh(ctx, in.Files[0], root, archive.RefreshOptions{
-		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Only: o.Only, Workers: Workers(o.Workers), Progress: report(in), Remember: x.begin(root),
+		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Only: o.Only, Sums: o.Sums, Workers: Workers(o.Workers), Progress: report(in), Remember: x.begin(root),
 	})
 	return r.Summary, err
 }

@@ -61,23 +61,30 @@ func warnSkipped(out *Out, s archive.Summary) {
 }
 
 type packCmd struct {
-	Dir         string   `arg:"" help:"The tree."`
-	Output      string   `short:"o" required:"" placeholder:"FILE" help:"The archive; - is standard output. It appears when it is whole."`
-	Force       bool     `short:"f" help:"Replace FILE if it exists, in one step."`
-	Format      string   `enum:"auto,zst,gz,tar" default:"auto" help:"One of ${enum}; auto goes by the name: .tar, .tar.gz, .tgz, else zst."`
+	Dir    string `arg:"" help:"The tree."`
+	Output string `short:"o" required:"" placeholder:"FILE" help:"The archive; - is standard output. It appears when it is whole."`
+	Force  bool   `short:"f" help:"Replace FILE if it exists, in one step."`
+	Format string `enum:"auto,zst,gz,tar" default:"auto" help:"One of ${enum}; auto goes by the name: .tar, .tar.gz, .tgz, else zst."`
+	packFlags
+	policyFlags
+}
+
+// packFlags are what can be said of a tree on its way into an archive.
+type packFlags struct {
 	Level       int      `placeholder:"N" help:"Compression level, as of zstd(1) (default 3) or gzip(1) (default 6)."`
 	Exclude     []string `sep:"none" placeholder:"PATTERN" help:"Leave out what matches, anchored at the root of the tree: var/cache/apt/archives, tmp/*. May be repeated."`
 	CrossMounts bool     `help:"Also take what is mounted in the tree."`
 	ClampMtime  *int64   `placeholder:"EPOCH" help:"Store no modification time later than EPOCH seconds."`
-	policyFlags
+}
+
+func (f packFlags) options(g *Globals, p policyFlags) ferry.PackOptions {
+	return ferry.PackOptions{Level: f.Level, Workers: g.Jobs, Policy: p.policy(), Exclude: f.Exclude, CrossMounts: f.CrossMounts, ClampMTime: f.ClampMtime}
 }
 
 // Run packs a tree.
 func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) error {
-	o := ferry.PackOptions{
-		Level: c.Level, Workers: g.Jobs, Policy: c.policy(), Exclude: c.Exclude,
-		CrossMounts: c.CrossMounts, ClampMTime: c.ClampMtime, Replace: c.Force,
-	}
+	o := c.options(g, c.policyFlags)
+	o.Replace = c.Force
 	if c.Format != "auto" {
 		o.Format = archive.Format(c.Format)
 	}
