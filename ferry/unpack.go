@@ -21,8 +21,11 @@ type UnpackOptions struct {
 	Exclude archive.Excludes
 	Top     string // a single top directory to strip; see archive.ExtractOptions
 	KeepTop bool
+	Only    []string // if not empty, the paths to be unpacked, see archive.RefreshOptions
 	// Sums, if not nil, are the sums of the archive's frames; see archive.ExtractOptions.
 	Sums     [][32]byte
+	Origin   string   // recorded in the index
+	NewIndex *os.File `json:"-"` // where an index of the tree is written to; nil, or left empty: there is none
 	Progress Progress `json:"-"`
 }
 
@@ -55,7 +58,11 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	r, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), in, parent)
+	files := []*os.File{in, parent}
+	if o.NewIndex != nil {
+		files = append(files, o.NewIndex)
+	}
+	r, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), files...)
 	if err == nil && r.Damage != "" {
 		err = &DamagedError{r.Damage}
 	}
@@ -65,35 +72,56 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 	return r.Summary, nil
 }
 
-// unpackHalf gets the archive and the directory that the tree shall be in.
+// unpackHalf gets the archive, the directory that the tree shall be in, and perhaps the file of the index.
 var unpackHalf = userns.Half[unpackArgs, unpackResult]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (r unpackResult, err error) {
+	x := &indexer{origin: a.Options.Origin}
+	if len(in.Files) > 2 {
+		x.out = in.Files[2]
+	}
+	r.Summary, err = unpack(ctx, in, a, x)
+	if archive.Damaged(err) {
+		return unpackResult{Summary: r.Summary, Damage: err.Error()}, nil
+	}
+	if err == nil {
+		x.write()
+	}
+	return r, err
+}}
+
+func unpack(ctx context.Context, in *userns.Inner, a unpackArgs, x *indexer) (sum archive.Summary, err error) {
 	parent, err := OpenParentDir(in.Files[1], a.Rest, a.As)
 	if err != nil {
-		return r, err
+		return sum, err
 	}
 	defer parent.Close()
 	if err := free(parent, a.Name); err != nil {
-		return r, err
+		return sum, err
 	}
 	p, err := newPartial(ctx, parent, a.Name)
 	if err != nil {
-		return r, err
+		return sum, err
 	}
 	defer func() { err = errors.Join(err, p.abort()) }() // no effect once committed
-	o := a.Options
-	r.Summary, err = archive.Extract(ctx, in.Files[0], p.dir, archive.ExtractOptions{
-		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop, Sums: o.Sums,
-		Workers: Workers(o.Workers), Progress: report(in),
+	if sum, err = fill(ctx, in, p.dir, &a, x); err != nil {
+		return sum, err
+	}
+	return sum, p.commit()
+}
+
+// fill puts the archive, or a part of it, into the empty directory root.
+func fill(ctx context.Context, in *userns.Inner, root *os.File, a *unpackArgs, x *indexer) (archive.Summary, error) {
+	o := &a.Options
+	if len(o.Only) == 0 {
+		return archive.Extract(ctx, in.Files[0], root, archive.ExtractOptions{
+			IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop, Sums: o.Sums,
+			Workers: Workers(o.Workers), Progress: report(in), Remember: x.begin(root),
+		})
+	}
+	r, err := archive.Refresh(ctx, in.Files[0], root, archive.RefreshOptions{
+		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Only: o.Only, Sums: o.Sums, Workers: Workers(o.Workers), Progress: report(in), Remember: x.begin(root),
 	})
-	if archive.Damaged(err) {
-		r.Damage = err.Error()
-		return r, nil
-	}
-	if err != nil {
-		return r, err
-	}
-	return r, p.commit()
-}}
+	return r.Summary, err
+}
 
 // free checks before any work that the target's name can be taken: it is absent or an empty directory.
 func free(parent *ParentDir, name string) error {

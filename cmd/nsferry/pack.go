@@ -111,35 +111,3 @@ func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) 
 	out.Summary(transferred{"packed", c.Dir, sum})
 	return nil
 }
-
-type unpackCmd struct {
-	Archive string   `arg:"" help:"Any tar archive: plain, zstd, gzip, xz or bzip2; - is standard input."`
-	Dir     string   `arg:"" help:"The tree to make: absent, or an empty directory. It appears when all is in it."`
-	Exclude []string `sep:"none" placeholder:"PATTERN" help:"Leave out what matches, anchored at the root of the tree. May be repeated."`
-	Top     string   `placeholder:"NAME" help:"Strip this single top directory. Without it, one named rootfs is stripped."`
-	KeepTop bool     `help:"Strip nothing."`
-	policyFlags
-}
-
-// Run unpacks an archive.
-func (c *unpackCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) error {
-	in, err := ferry.Open(c.Archive)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	o := ferry.UnpackOptions{Workers: g.Jobs, Policy: c.policy(), Exclude: c.Exclude, Top: c.Top, KeepTop: c.KeepTop}
-	total := archive.RawSize(in)
-	p := out.Progress("unpack", total)
-	if p != nil {
-		o.Progress = func(n int64) { p.Set(n, max(n, total)) }
-	}
-	sum, err := ferry.Unpack(ctx, e, in, c.Dir, o)
-	p.Done()
-	if err != nil {
-		return err
-	}
-	warnSkipped(out, sum)
-	out.Summary(transferred{"unpacked", c.Archive, sum})
-	return nil
-}
