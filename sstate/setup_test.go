@@ -256,8 +256,6 @@ func (c *Cache) small(t testing.TB) *Cache {
 	return &Cache{Env: e, Store: c.Store}
 }
 
-func serveJob() {}
-
 // unpack restores an entry that was admitted with these sums.
 func (s *site) unpack(t *testing.T, o *store.Object, sums [][32]byte) error {
 	t.Helper()

@@ -22,6 +22,9 @@ type sstateCmd struct {
 	Gc      sstateGcCmd      `cmd:"" help:"Remove entries that were not used for long, and what killed writers left."`
 	Explain sstateExplainCmd `cmd:"" help:"Say why a key is a miss, and what is most like it. Exit status 3 for a miss."`
 	Sign    sstateSignCmd    `cmd:"" help:"Sign entries (minisign's format)."`
+
+	PackObject    sstatePackObjectCmd    `cmd:"" help:"Make rootfs.tar of a tree: the body of bitbake's function that prepares an object."`
+	RestoreObject sstateRestoreObjectCmd `cmd:"" help:"Make the tree of rootfs.tar, in the place of what is there: the body of the function that finishes one."`
 }
 
 // storeFlag is the flag of every command that has to do with a store.

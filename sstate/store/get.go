@@ -119,7 +119,7 @@ func (o *Object) admit(ctx context.Context) (again bool, err error) {
 	case !st.Mode().IsRegular():
 		return false, o.Quarantine("the entry is no regular file")
 	}
-	if err := o.store.lock(ctx, o.File, unix.LOCK_SH); err != nil {
+	if err := lock(ctx, o.File, unix.LOCK_SH, o.store.opts.Note); err != nil {
 		if ctx.Err() != nil {
 			return false, err
 		}
