@@ -18,7 +18,7 @@ const youth = 3 * time.Second
 // remember tells the index what is known of the tree's inodes now: what the old index said of those that nobody touched, and of the
 // others what was compared or written.
 func (r *refresher) remember() error {
-	if r.Remember == nil {
+	if r.Remember == nil || !r.sum.Changed() && !r.news() {
 		return nil
 	}
 	out := r.Remember()
@@ -44,6 +44,20 @@ func (r *refresher) remember() error {
 		}
 	}
 	return nil
+}
+
+// news tells whether something was found out that the old index does not know.
+func (r *refresher) news() bool {
+	for i := range r.wants {
+		w := &r.wants[i]
+		if w.carrier != i {
+			continue
+		}
+		if known, ok := r.Index.Lookup(&w.have.stat); !ok || !complete(known, w) {
+			return true
+		}
+	}
+	return false
 }
 
 // complete tells whether there is nothing left to find out.

@@ -17,6 +17,12 @@ type RestoreOptions struct {
 	Unpack ferry.UnpackOptions
 	// Verify are keys one of which must have signed the entry; nil: none.
 	Verify []minisign.PublicKey
+	// Refresh turns a tree that is there into the entry's state, see ferry.Refresh.
+	Refresh bool
+	// Indexes is the directory of the indexes of trees; empty: there are none.
+	Indexes string
+	// Paranoid does not believe the index of the tree: all of it is read.
+	Paranoid bool
 	// Progress, if not nil, is told how many bytes of the tar stream are done, and of how many; 0: that is not known.
 	Progress func(done, total int64)
 }
@@ -24,7 +30,7 @@ type RestoreOptions struct {
 // Restored says what Restore did.
 type Restored struct {
 	Key string `json:"key"`
-	archive.Summary
+	ferry.Refreshed
 }
 
 // Restore makes the tree dir, which must be absent or an empty directory, of the entry. It appears when all is in it, and all
@@ -43,12 +49,30 @@ func (c *Cache) Restore(ctx context.Context, key store.Key, dir string, o Restor
 		total := archive.RawSize(entry.File)
 		o.Unpack.Progress = func(done int64) { o.Progress(done, total) }
 	}
-	r.Summary, err = ferry.Unpack(ctx, c.Env, entry.File, dir, o.Unpack)
+	err = c.restore(ctx, entry, dir, o, &r)
 	var damaged *ferry.DamagedError
 	if errors.As(err, &damaged) {
 		return r, miss(entry, err)
 	}
 	return r, err
+}
+
+// restore makes the tree, or refreshes it, and keeps its index.
+func (c *Cache) restore(ctx context.Context, entry *store.Object, dir string, o RestoreOptions, r *Restored) (err error) {
+	x := openTreeIndex(o.Indexes, dir, o.Paranoid)
+	defer func() { err = errors.Join(err, x.close()) }()
+	u := o.Unpack
+	if o.Refresh {
+		r.Refreshed, err = ferry.Refresh(ctx, c.Env, entry.File, dir, ferry.RefreshOptions{
+			Workers: u.Workers, Policy: u.Policy, Exclude: u.Exclude, Sums: u.Sums, Progress: u.Progress,
+			Origin: r.Key, Index: x.old, NewIndex: x.next(),
+		})
+		return err
+	}
+	u.Origin, u.NewIndex = r.Key, x.next()
+	r.Fresh = true
+	r.Summary, err = ferry.Unpack(ctx, c.Env, entry.File, dir, u)
+	return err
 }
 
 // admitted checks the signature, where there are keys, and returns the sums that the frames must have; nil for an archive of

@@ -106,6 +106,9 @@ func (c *sstateSaveCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f *s
 type sstateRestoreCmd struct {
 	Key       string   `arg:"" help:"The entry's key."`
 	Dir       string   `arg:"" help:"The tree to make: absent, or an empty directory. It appears when all is in it and was checked."`
+	Refresh   bool     `help:"Turn the tree DIR, if there is one, into the entry's state: only what differs is touched, what the entry does not have is removed. All of the tree must belong to the map."`
+	Only      []string `sep:"none" placeholder:"PATH" help:"Restore only PATH, with what is in it and the directories above, and read no more of the entry than that takes. May be repeated."`
+	Paranoid  bool     `help:"Do not believe the index of the tree: read all of it."`
 	Exclude   []string `sep:"none" placeholder:"PATTERN" help:"Leave out what matches, anchored at the root of the tree. May be repeated."`
 	VerifyKey []string `type:"existingfile" sep:"none" placeholder:"FILE" help:"Take the entry only if this public key of minisign's has signed it. May be repeated: one of them is enough."`
 	policyFlags
@@ -117,7 +120,13 @@ func (c *sstateRestoreCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f
 	if err != nil {
 		return err
 	}
-	o := sstate.RestoreOptions{Unpack: ferry.UnpackOptions{Workers: g.Jobs, Policy: c.policy(), Exclude: c.Exclude}}
+	if c.Refresh && len(c.Only) > 0 {
+		return &userns.UsageError{What: "--refresh is about all of an entry, --only about a part of it: take one of them"}
+	}
+	o := sstate.RestoreOptions{
+		Unpack:  ferry.UnpackOptions{Workers: g.Jobs, Policy: c.policy(), Exclude: c.Exclude, Only: c.Only},
+		Refresh: c.Refresh, Indexes: indexDir(), Paranoid: c.Paranoid,
+	}
 	if o.Verify, err = sstate.ReadPublicKeys(c.VerifyKey); err != nil {
 		return err
 	}
@@ -135,8 +144,17 @@ func (c *sstateRestoreCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f
 		return err
 	}
 	warnSkipped(out, sum.Summary)
-	out.Summary(transferred{"restored", sum.Key, sum.Summary})
+	out.Summary(refreshedTree{sum.Key, "restored", sum.Refreshed})
 	return nil
+}
+
+// indexDir is where the indexes of trees are; empty where the caller has no cache.
+func indexDir() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, "nsferry", "index")
 }
 
 // openFor opens the store for a key, which is a miss where there is no store.

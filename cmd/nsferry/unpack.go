@@ -55,7 +55,7 @@ func (c *unpackCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out
 
 // refreshedTree is the summary of a refresh.
 type refreshedTree struct {
-	name string
+	name, fresh string // fresh: what it is called when there was no tree
 	ferry.Refreshed
 }
 
@@ -63,7 +63,7 @@ type refreshedTree struct {
 func (r refreshedTree) String() string {
 	switch {
 	case r.Fresh:
-		return transferred{"unpacked", r.name, r.Summary}.String()
+		return transferred{r.fresh, r.name, r.Summary}.String()
 	case !r.Changed():
 		return fmt.Sprintf("%s: the tree is in its state already, %d entries", r.name, r.Entries)
 	}
@@ -77,6 +77,6 @@ func refreshed(out *Out, name string, r ferry.Refreshed, err error) error {
 		return err
 	}
 	warnSkipped(out, r.Summary)
-	out.Summary(refreshedTree{name, r})
+	out.Summary(refreshedTree{name, "unpacked", r})
 	return nil
 }
