@@ -54,7 +54,10 @@ func (c *Cache) Save(ctx context.Context, key store.Key, dir string, o SaveOptio
 	if err := ferry.Whole(p.File(), s.Summary, archive.Framed); err != nil {
 		return s, fmt.Errorf("save %s: %w", key, err)
 	}
-	return s, c.publish(ctx, p, key, o, &s)
+	if err = c.publish(ctx, p, key, o, &s); err == nil && !s.Present {
+		c.refer(dir, key)
+	}
+	return s, err
 }
 
 // publish signs the entry, if that is asked for, and gives it its name.

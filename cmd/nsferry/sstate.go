@@ -93,7 +93,7 @@ func (c *sstateSaveCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f *s
 	if p != nil {
 		o.Pack.Progress = func(n int64) { p.Set(n, n) }
 	}
-	sum, err := (&sstate.Cache{Env: e, Store: s}).Save(ctx, key, c.Dir, o)
+	sum, err := newCache(e, s).Save(ctx, key, c.Dir, o)
 	p.Done()
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (c *sstateRestoreCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f
 	if p != nil {
 		o.Progress = func(n, total int64) { p.Set(n, max(n, total)) }
 	}
-	sum, err := (&sstate.Cache{Env: e, Store: s}).Restore(ctx, key, c.Dir, o)
+	sum, err := newCache(e, s).Restore(ctx, key, c.Dir, o)
 	p.Done()
 	if err != nil {
 		return err
@@ -164,4 +164,13 @@ func (f storeFlag) openFor(out *Out, key store.Key) (*store.Store, error) {
 		return nil, err
 	}
 	return sstate.OpenStore(dir, key, store.Options{Note: out.Note})
+}
+
+// newCache is the cache with its notes in the caller's cache directory. Whoever has none has no notes.
+func newCache(e *userns.Env, s *store.Store) *sstate.Cache {
+	c := &sstate.Cache{Env: e, Store: s}
+	if cache, err := os.UserCacheDir(); err == nil {
+		c.References = filepath.Join(cache, "nsferry", "trees")
+	}
+	return c
 }
