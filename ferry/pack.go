@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nsferry/nsferry/archive"
+	"github.com/nsferry/nsferry/archive/statindex"
 	"github.com/nsferry/nsferry/archive/zframe"
 	"github.com/nsferry/nsferry/idshift/handoff"
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -25,12 +26,24 @@ type PackOptions struct {
 	Mode        uint32   // of the output; 0 is 0644 less the umask
 	Replace     bool     // the output may exist, and is replaced when the new one is whole
 	Progress    Progress `json:"-"`
+	Increment
+}
+
+// Increment is what a tree's earlier state can save of the work. All files stay the caller's.
+type Increment struct {
+	Base    *os.File `json:"-"` // an archive of an earlier state: what of it is still true is copied
+	Index   *os.File `json:"-"` // the index of the tree that was made then: files that it knows are not read
+	Record  *os.File `json:"-"` // empty: the next index is written to it, if the tree's filesystem allows of one
+	Origin  string   // what the next index records as the tree's origin
+	Explain bool     // find out why frames are not copied
 }
 
 type packArgs struct {
 	Rest    string
 	IDs     archive.IDs
 	Options PackOptions
+	// Places in the half's files, 0 for those that are not there.
+	Base, Index, Record int
 }
 
 // FormatOf returns the format that an output's name asks for: .tar, .tar.gz and .tgz, else framed zstd.
@@ -92,7 +105,17 @@ func PackTo(ctx context.Context, e *userns.Env, dir string, out *os.File, o Pack
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o}, progress.raw(), root, out)
+	a, files := packArgs{Rest: rest, IDs: ids(e), Options: o}, []*os.File{root, out}
+	for _, f := range []struct {
+		file *os.File
+		at   *int
+	}{{o.Base, &a.Base}, {o.Index, &a.Index}, {o.Record, &a.Record}} {
+		if f.file != nil {
+			*f.at = len(files)
+			files = append(files, f.file)
+		}
+	}
+	sum, err := packHalf.Run(ctx, e, a, progress.raw(), files...)
 	if err != nil {
 		return sum, fmt.Errorf("pack %s: %w", dir, err)
 	}
@@ -118,7 +141,7 @@ func whole(f *os.File, sum archive.Summary, format archive.Format) error {
 	return err
 }
 
-// packHalf gets the tree's root and the output.
+// packHalf gets the tree's root, the output, and what of an Increment there is.
 var packHalf = userns.Half[packArgs, archive.Summary]{Name: "pack", Func: func(ctx context.Context, in *userns.Inner, a packArgs) (archive.Summary, error) {
 	root, err := userns.ReopenDir(in.Files[0], a.Rest)
 	if err != nil {
@@ -126,8 +149,37 @@ var packHalf = userns.Half[packArgs, archive.Summary]{Name: "pack", Func: func(c
 	}
 	defer root.Close()
 	o := a.Options
-	return archive.Create(ctx, root, in.Files[1], archive.CreateOptions{
+	c := archive.CreateOptions{
 		ScanOptions: archive.ScanOptions{IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, CrossMounts: o.CrossMounts, ClampMTime: o.ClampMTime},
-		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in),
-	})
+		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in), Explain: o.Explain,
+	}
+	var noIndex, noRecord error
+	if a.Base > 0 {
+		c.Base = in.Files[a.Base]
+	}
+	if a.Index > 0 {
+		c.Index, noIndex = statindex.Read(in.Files[a.Index], root)
+	}
+	if a.Record > 0 {
+		c.Record, noRecord = statindex.NewWriter(root, statindex.Options{Origin: o.Origin})
+	}
+	sum, err := archive.Create(ctx, root, in.Files[1], c)
+	if err != nil {
+		return sum, err
+	}
+	if sum.Reuse != nil {
+		sum.Reuse.NoIndex, sum.Reuse.NoRecord = text(noIndex), text(noRecord)
+	}
+	if c.Record != nil {
+		_, err = c.Record.WriteTo(in.Files[a.Record])
+	}
+	return sum, err
 }}
+
+// text is the reason that an error gives, "" for none.
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/nsferry/nsferry/archive"
 	"github.com/nsferry/nsferry/ferry"
@@ -30,12 +31,16 @@ func (f policyFlags) policy() archive.Policy {
 type transferred struct {
 	What, Name string `json:"-"`
 	archive.Summary
+	Explain bool `json:"-"`
 }
 
 func (t transferred) String() string {
 	s := fmt.Sprintf("%s %s: %d entries, %s in %d files", t.What, t.Name, t.Entries, bytesText(t.Content), t.Files)
 	if t.Stored > 0 {
 		s += fmt.Sprintf(", %s stored", bytesText(t.Stored))
+	}
+	if t.Explain && t.Reuse != nil {
+		s += "\n" + strings.Join(t.Reuse.Lines(), "\n")
 	}
 	return s
 }
@@ -69,6 +74,8 @@ type packCmd struct {
 	Exclude     []string `sep:"none" placeholder:"PATTERN" help:"Leave out what matches, anchored at the root of the tree: var/cache/apt/archives, tmp/*. May be repeated."`
 	CrossMounts bool     `help:"Also take what is mounted in the tree."`
 	ClampMtime  *int64   `placeholder:"EPOCH" help:"Store no modification time later than EPOCH seconds."`
+	Base        string   `placeholder:"FILE" help:"An archive of an earlier state of the tree, made with the same level: what of it is still true is copied, not compressed again. The result is the same as without."`
+	Explain     bool     `help:"Say what was copied from the base, and why not the rest."`
 	policyFlags
 }
 
@@ -77,6 +84,15 @@ func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) 
 	o := ferry.PackOptions{
 		Level: c.Level, Workers: g.Jobs, Policy: c.policy(), Exclude: c.Exclude,
 		CrossMounts: c.CrossMounts, ClampMTime: c.ClampMtime, Replace: c.Force,
+	}
+	o.Explain = c.Explain
+	if c.Base != "" {
+		base, err := os.Open(c.Base)
+		if err != nil {
+			return err
+		}
+		defer base.Close()
+		o.Base = base
 	}
 	if c.Format != "auto" {
 		o.Format = archive.Format(c.Format)
@@ -101,7 +117,7 @@ func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) 
 		return err
 	}
 	warnSkipped(out, sum)
-	out.Summary(transferred{"packed", c.Dir, sum})
+	out.Summary(transferred{"packed", c.Dir, sum, c.Explain})
 	return nil
 }
 
@@ -133,6 +149,6 @@ func (c *unpackCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out
 		return err
 	}
 	warnSkipped(out, sum)
-	out.Summary(transferred{"unpacked", c.Archive, sum})
+	out.Summary(transferred{What: "unpacked", Name: c.Archive, Summary: sum})
 	return nil
 }
