@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/nsferry/nsferry/archive"
-	"github.com/nsferry/nsferry/archive/statindex"
 	"github.com/nsferry/nsferry/archive/zframe"
 	"github.com/nsferry/nsferry/idshift/handoff"
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -26,24 +25,16 @@ type PackOptions struct {
 	Mode        uint32   // of the output; 0 is 0644 less the umask
 	Replace     bool     // the output may exist, and is replaced when the new one is whole
 	Progress    Progress `json:"-"`
+	// Hold are files that the inner half keeps open as long as it works: locks, which so outlive a killed caller.
+	Hold []*os.File `json:"-"`
 	Increment
-}
-
-// Increment is what a tree's earlier state can save of the work. All files stay the caller's.
-type Increment struct {
-	Base    *os.File `json:"-"` // an archive of an earlier state: what of it is still true is copied
-	Index   *os.File `json:"-"` // the index of the tree that was made then: files that it knows are not read
-	Record  *os.File `json:"-"` // empty: the next index is written to it, if the tree's filesystem allows of one
-	Origin  string   // what the next index records as the tree's origin
-	Explain bool     // find out why frames are not copied
 }
 
 type packArgs struct {
 	Rest    string
 	IDs     archive.IDs
 	Options PackOptions
-	// Places in the half's files, 0 for those that are not there.
-	Base, Index, Record int
+	At      incrementAt
 }
 
 // FormatOf returns the format that an output's name asks for: .tar, .tar.gz and .tgz, else framed zstd.
@@ -85,7 +76,7 @@ func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (s
 	if sum, err = PackTo(ctx, e, dir, p.File(), o); err != nil {
 		return sum, err
 	}
-	if err := whole(p.File(), sum, o.Format); err != nil {
+	if err := Whole(p.File(), sum, o.Format); err != nil {
 		return sum, fmt.Errorf("%s: %w", out, err)
 	}
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
@@ -105,25 +96,16 @@ func PackTo(ctx context.Context, e *userns.Env, dir string, out *os.File, o Pack
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	a, files := packArgs{Rest: rest, IDs: ids(e), Options: o}, []*os.File{root, out}
-	for _, f := range []struct {
-		file *os.File
-		at   *int
-	}{{o.Base, &a.Base}, {o.Index, &a.Index}, {o.Record, &a.Record}} {
-		if f.file != nil {
-			*f.at = len(files)
-			files = append(files, f.file)
-		}
-	}
-	sum, err := packHalf.Run(ctx, e, a, progress.raw(), files...)
+	at, files := o.Increment.add(append([]*os.File{root, out}, o.Hold...))
+	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o, at}, progress.raw(), files...)
 	if err != nil {
 		return sum, fmt.Errorf("pack %s: %w", dir, err)
 	}
 	return sum, nil
 }
 
-// whole checks from outside that what the half says it wrote is there.
-func whole(f *os.File, sum archive.Summary, format archive.Format) error {
+// Whole checks from outside that what the half says it wrote is there.
+func Whole(f *os.File, sum archive.Summary, format archive.Format) error {
 	st, err := f.Stat()
 	if err != nil {
 		return err
@@ -141,7 +123,7 @@ func whole(f *os.File, sum archive.Summary, format archive.Format) error {
 	return err
 }
 
-// packHalf gets the tree's root, the output, and what of an Increment there is.
+// packHalf gets the tree's root and the output.
 var packHalf = userns.Half[packArgs, archive.Summary]{Name: "pack", Func: func(ctx context.Context, in *userns.Inner, a packArgs) (archive.Summary, error) {
 	root, err := userns.ReopenDir(in.Files[0], a.Rest)
 	if err != nil {
@@ -153,33 +135,10 @@ var packHalf = userns.Half[packArgs, archive.Summary]{Name: "pack", Func: func(c
 		ScanOptions: archive.ScanOptions{IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, CrossMounts: o.CrossMounts, ClampMTime: o.ClampMTime},
 		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in), Explain: o.Explain,
 	}
-	var noIndex, noRecord error
-	if a.Base > 0 {
-		c.Base = in.Files[a.Base]
-	}
-	if a.Index > 0 {
-		c.Index, noIndex = statindex.Read(in.Files[a.Index], root)
-	}
-	if a.Record > 0 {
-		c.Record, noRecord = statindex.NewWriter(root, statindex.Options{Origin: o.Origin})
-	}
+	x := a.At.open(root, in.Files, &o.Increment, &c)
 	sum, err := archive.Create(ctx, root, in.Files[1], c)
-	if err != nil {
-		return sum, err
-	}
-	if sum.Reuse != nil {
-		sum.Reuse.NoIndex, sum.Reuse.NoRecord = text(noIndex), text(noRecord)
-	}
-	if c.Record != nil {
-		_, err = c.Record.WriteTo(in.Files[a.Record])
+	if err == nil {
+		x.finish(&sum)
 	}
 	return sum, err
 }}
-
-// text is the reason that an error gives, "" for none.
-func text(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}

@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"cmd/nsferry"},
 	{"cmd/nsferry/manual"}, // knows the grammar library and nothing of ours
 	{"sstate"},
-	{"sstate/store", "sstate/remote", "sstate/debs"},
+	{"sstate/store", "sstate/remote", "sstate/debs", "sstate/minisign"},
 	{"ownership"},
 	{"audit"},
 	{"grant"},
