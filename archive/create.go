@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"sync/atomic"
@@ -117,7 +118,7 @@ func (c *creator) framed(out io.Writer) error {
 	if err := s.out.distinct(c.o.Base); err != nil {
 		return err
 	}
-	c.base, err = openBase(c.o.Base, s.encoders[0].Name(), c.o.Workers)
+	c.base, err = openBase(c.o.Base, s.encoders[0].Name(), c.o.Workers, c.o.Index)
 	if err != nil {
 		c.sum.Reuse.Refused = err.Error()
 		return nil
@@ -199,6 +200,7 @@ type frame struct {
 	bytes   []byte
 	stored  int64
 	sum     [32]byte // sha256 of the stored bytes, of a framed archive
+	crc     uint32   // CRC-32C of them, for the next index
 	origin  int      // number of the base's frame that it is a copy of; -1: it was made
 	damaged error    // why the base's frame of this identity was not taken
 }
@@ -228,6 +230,7 @@ func (c *creator) build(ctx context.Context, p plan, worker int) (frame, error) 
 	f.stored = int64(len(f.bytes))
 	if c.o.Format == Framed {
 		f.sum = sha256.Sum256(f.bytes)
+		f.crc = crc32.Checksum(f.bytes, castagnoli)
 		f.identify()
 	}
 	return f, nil

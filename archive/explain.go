@@ -86,6 +86,9 @@ func (c *creator) note(f *frame, number int) error {
 			c.sum.Reuse.Unread++
 		}
 	}
+	if c.o.Format == Framed {
+		c.o.Record.AddFrame(f.sum, f.crc)
+	}
 	switch {
 	case f.origin >= 0:
 		c.sum.Reuse.Copied++

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"sync/atomic"
 
@@ -14,16 +13,17 @@ import (
 // output is where a framed archive goes. Frames of a base are shared with it where the filesystem can, a run of neighbours at a
 // time: that is by blocks (ioctl_ficlonerange(2)), so the run must lie at one distance from a block's beginning in both files.
 type output struct {
-	w     io.Writer
-	n     int64    // bytes that have come in
-	file  *os.File // w, if blocks may be shared with it
-	start int64    // where in file the first byte goes
-	block int64    // bytes
-	base  *base
-	since unix.Stat_t // of the base, when it was opened
-	share atomic.Bool // whether frames of the base may come without their bytes
-	run   piece       // of the base, which has come in and is not written yet
-	taken []piece     // what of the base came without its bytes
+	w      io.Writer
+	n      int64    // bytes that have come in
+	file   *os.File // w, if blocks may be shared with it
+	start  int64    // where in file the first byte goes
+	block  int64    // bytes
+	cannot bool     // nothing can be shared between these filesystems
+	base   *base
+	since  unix.Stat_t // of the base, when it was opened
+	share  atomic.Bool // whether frames of the base may come without their bytes
+	run    piece       // of the base, which has come in and is not written yet
+	taken  []piece     // what of the base came without its bytes
 
 	copied, shared int64 // bytes that came from the base, and those of them that are shared with it
 }
@@ -57,7 +57,11 @@ func (o *output) copyFrom(b *base) error {
 		return os.NewSyscallError("fstat", err)
 	}
 	o.base = b
-	o.share.Store(o.file != nil)
+	// Tried by use, with what most likely comes first; whatever comes is written over it.
+	if o.file != nil && b.framed.End() >= o.block && o.start%o.block == 0 && o.clone(o.start, 0, o.block) {
+		o.share.Store(true)
+		o.shared = 0
+	}
 	return nil
 }
 
@@ -106,7 +110,7 @@ func (o *output) frame(n int, stored []byte) error {
 		o.n += span.Stored
 	}
 	// The next one may come without its bytes if it could be shared, lying behind this one in both files.
-	if o.file != nil {
+	if o.file != nil && !o.cannot {
 		o.share.Store((o.start+o.n-span.Offset-span.Stored)%o.block == 0)
 	}
 	return nil
@@ -122,7 +126,7 @@ func (o *output) flush() error {
 	o.taken = append(o.taken, r)
 	// Whole blocks in the middle, the rest of the run by copying.
 	lo, hi := (r.off+o.block-1)/o.block*o.block, (r.off+r.len)/o.block*o.block
-	if (r.at-r.off)%o.block != 0 || lo >= hi || !o.clone(r.at+lo-r.off, lo, hi-lo) {
+	if o.cannot || (r.at-r.off)%o.block != 0 || lo >= hi || !o.clone(r.at+lo-r.off, lo, hi-lo) {
 		lo, hi = r.off, r.off
 	}
 	if err := o.transfer(r.at, r.off, lo-r.off); err != nil {
@@ -141,8 +145,8 @@ func (o *output) clone(at, off, n int64) bool {
 		Src_fd: int64(o.base.file.Fd()), Src_offset: uint64(off), Src_length: uint64(n), Dest_offset: uint64(at),
 	})
 	if err != nil {
+		o.cannot = true
 		o.share.Store(false)
-		o.block = math.MaxInt64 // nothing lies so
 		return false
 	}
 	o.shared += n
@@ -174,7 +178,7 @@ func (o *output) finish() error {
 	buf := make([]byte, 256<<10)
 	for _, r := range o.taken {
 		for n := r.first; n <= r.last; n++ {
-			if err := sound(o.file, r.at+o.base.framed.Frames()[n].Offset-r.off, o.base.frames[n], buf); err != nil {
+			if _, err := o.base.sound(o.file, r.at+o.base.framed.Frames()[n].Offset-r.off, o.base.frames[n], buf, nil); err != nil {
 				return fmt.Errorf("frame %d of the base changed while it was copied: %w", n, err)
 			}
 		}
