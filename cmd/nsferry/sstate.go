@@ -57,7 +57,9 @@ type sstateSaveCmd struct {
 	Key string `arg:"" help:"A name of bitbake's (sstate:…:UNIHASH_TASK), or any name."`
 	Dir string `arg:"" help:"The tree."`
 	packFlags
-	SignKey string `type:"existingfile" placeholder:"FILE" help:"Sign the entry with this secret key of minisign's, which must have no password."`
+	Base     string `default:"auto" placeholder:"KEY|FILE|auto|none" help:"An archive of an earlier state of the tree: what of it is still true is copied. auto is the entry that the tree came from or went to last, else the one with a like name that was used last. The entry is the same whatever it is."`
+	Paranoid bool   `help:"Do not believe the index of the tree: read all of it."`
+	SignKey  string `type:"existingfile" placeholder:"FILE" help:"Sign the entry with this secret key of minisign's, which must have no password."`
 	policyFlags
 }
 
@@ -77,7 +79,7 @@ func (c *sstateSaveCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f *s
 	if err != nil {
 		return err
 	}
-	o := sstate.SaveOptions{Pack: c.options(g, c.policyFlags)}
+	o := sstate.SaveOptions{Pack: c.options(g, c.policyFlags), Base: c.Base, Indexes: indexDir(), Paranoid: c.Paranoid}
 	if c.SignKey != "" {
 		secret, err := sstate.ReadSecretKey(c.SignKey)
 		if err != nil {
@@ -99,6 +101,7 @@ func (c *sstateSaveCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f *s
 		return err
 	}
 	warnSkipped(out, sum.Summary)
+	c.explain(out, sum.Summary)
 	out.Summary(saved{sum})
 	return nil
 }
