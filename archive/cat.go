@@ -114,9 +114,13 @@ func catFrames(ctx context.Context, f *zframe.File, e *toc.Entry, out io.Writer)
 
 func checkDigest(e *toc.Entry, h hash.Hash) error {
 	if [32]byte(h.Sum(nil)) != e.Digest {
-		return &zframe.CorruptError{Where: e.Name, Err: errors.New("the content does not have the digest that the table of contents gives")}
+		return badDigest(e)
 	}
 	return nil
+}
+
+func badDigest(e *toc.Entry) error {
+	return &zframe.CorruptError{Where: e.Name, Err: errors.New("the content does not have the digest that the table of contents gives")}
 }
 
 // sparseHeader has what AppendSparseMap needs.

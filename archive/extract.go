@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 
+	"github.com/nsferry/nsferry/archive/statindex"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/archive/zframe"
+	"github.com/nsferry/nsferry/archive/zframe/toc"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +25,12 @@ type ExtractOptions struct {
 	// first entry. KeepTop strips nothing.
 	Top     string
 	KeepTop bool
+	// Sums, if not nil, are what FrameSums returned: each frame is compared with its sum before anything of it is looked at.
+	Sums    [][32]byte
 	Workers int // goroutines that decode, and as many that write
+	// Remember, if not nil, is called when the tree is complete; what is known of its inodes then goes into the Writer that it returns, which
+	// may be nil. Contents are hashed as they are written: the table of contents is not believed.
+	Remember func() *statindex.Writer
 	// Progress, if not nil, is told how many bytes of the tar stream are done.
 	Progress func(raw int64)
 }
@@ -43,7 +50,7 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		return sum, err
 	}
 	defer release()
-	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: o.Workers, MaxRatio: maxRatio})
+	stream, _, err := zframe.Decompress(in, zframe.Options{Workers: o.Workers, MaxRatio: maxRatio, Sums: o.Sums})
 	if err != nil {
 		return sum, err
 	}
@@ -53,8 +60,24 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		return sum, err
 	}
 	x := &extractor{ExtractOptions: &o, stream: stream, tar: tarfmt.NewReader(stream, tarfmt.Limits{}), b: b, sum: &sum}
+	if o.Remember != nil {
+		x.digests = newDigests()
+	}
 	err = x.run(ctx)
-	return sum, errors.Join(err, b.Close())
+	if err = errors.Join(err, b.Close()); err == nil && x.digests != nil {
+		err = x.digests.remember(ctx, root, o.Workers, o.Remember())
+	}
+	return sum, err
+}
+
+// FrameSums returns the sums of an archive's frames from its table of contents.
+func FrameSums(f *zframe.File) ([][32]byte, error) {
+	records, err := toc.FrameRecords(f)
+	sums := make([][32]byte, len(records))
+	for i, r := range records {
+		sums[i] = r.Sum
+	}
+	return sums, err
 }
 
 type extractor struct {
@@ -66,7 +89,8 @@ type extractor struct {
 	bad    misfits
 	first  bool
 	// absent are the paths of devices that were left out, for their other names. There are few in any rootfs.
-	absent map[string]bool
+	absent  map[string]bool
+	digests *digests // nil: nobody asks for them
 }
 
 // maxAbsent bounds what a hostile archive can have remembered.
@@ -80,7 +104,7 @@ func (x *extractor) run(ctx context.Context) error {
 			return x.finish()
 		}
 		if err != nil {
-			return err
+			return streamError{err}
 		}
 		if x.first && x.Top == "" && !x.KeepTop && isTop(h) {
 			x.Top = topDir
@@ -97,10 +121,10 @@ func (x *extractor) run(ctx context.Context) error {
 // finish checks what can be known at the end only.
 func (x *extractor) finish() error {
 	if x.first {
-		return errors.New("the archive has no entries")
+		return streamError{errors.New("the archive has no entries")}
 	}
 	if err := drain(x.stream); err != nil {
-		return err
+		return streamError{err}
 	}
 	return x.bad.err(x.IDs.Plain)
 }
@@ -136,11 +160,10 @@ func (x *extractor) put(ctx context.Context, h *tarfmt.Header, path string, m tr
 	if path == "." && h.Type != tarfmt.Dir {
 		return errors.New("the root of the tree must be a directory")
 	}
+	x.digests.name(path, h.Type)
 	switch h.Type {
 	case tarfmt.Reg:
-		x.sum.Files++
-		x.sum.Content += h.Size
-		return x.b.File(ctx, path, m, h.Size, segments(h.Sparse), x.tar)
+		return x.file(ctx, h, path, m)
 	case tarfmt.Dir:
 		return x.b.Dir(ctx, path, m)
 	case tarfmt.Symlink:
@@ -160,6 +183,21 @@ func (x *extractor) put(ctx context.Context, h *tarfmt.Header, path string, m tr
 		return x.b.Node(ctx, path, unix.S_IFIFO, 0, 0, m)
 	}
 	return x.device(ctx, h, path, m)
+}
+
+func (x *extractor) file(ctx context.Context, h *tarfmt.Header, path string, m tree.Meta) error {
+	x.sum.Files++
+	x.sum.Content += h.Size
+	if !x.digests.wanted(h.Size - x.tar.Remaining()) {
+		return x.b.File(ctx, path, m, h.Size, segments(h.Sparse), x.tar)
+	}
+	sum := newContentSum(ctx, x.tar, h.Size, segments(h.Sparse))
+	if err := x.b.File(ctx, path, m, h.Size, segments(h.Sparse), sum); err != nil {
+		return err
+	}
+	digest, err := sum.finish()
+	x.digests.put(path, digest)
+	return err
 }
 
 func (x *extractor) device(ctx context.Context, h *tarfmt.Header, path string, m tree.Meta) error {

@@ -21,7 +21,7 @@ import (
 
 // Halves is the table of this package's inner halves, for userns.Main.
 func Halves() []userns.Registered {
-	return []userns.Registered{packHalf, unpackHalf, listHalf, removeHalf, examineHalf, faclHalf, overlayHalf}
+	return []userns.Registered{packHalf, unpackHalf, refreshHalf, listHalf, removeHalf, examineHalf, faclHalf, overlayHalf}
 }
 
 // Workers returns n, or one worker for each processor when n is 0.

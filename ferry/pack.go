@@ -25,12 +25,16 @@ type PackOptions struct {
 	Mode        uint32   // of the output; 0 is 0644 less the umask
 	Replace     bool     // the output may exist, and is replaced when the new one is whole
 	Progress    Progress `json:"-"`
+	// Hold are files that the inner half keeps open as long as it works: locks, which so outlive a killed caller.
+	Hold []*os.File `json:"-"`
+	Increment
 }
 
 type packArgs struct {
 	Rest    string
 	IDs     archive.IDs
 	Options PackOptions
+	At      incrementAt
 }
 
 // FormatOf returns the format that an output's name asks for: .tar, .tar.gz and .tgz, else framed zstd.
@@ -72,7 +76,7 @@ func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (s
 	if sum, err = PackTo(ctx, e, dir, p.File(), o); err != nil {
 		return sum, err
 	}
-	if err := whole(p.File(), sum, o.Format); err != nil {
+	if err := Whole(p.File(), sum, o.Format); err != nil {
 		return sum, fmt.Errorf("%s: %w", out, err)
 	}
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
@@ -92,15 +96,16 @@ func PackTo(ctx context.Context, e *userns.Env, dir string, out *os.File, o Pack
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o}, progress.raw(), root, out)
+	at, files := o.Increment.add(append([]*os.File{root, out}, o.Hold...))
+	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o, at}, progress.raw(), files...)
 	if err != nil {
 		return sum, fmt.Errorf("pack %s: %w", dir, err)
 	}
 	return sum, nil
 }
 
-// whole checks from outside that what the half says it wrote is there.
-func whole(f *os.File, sum archive.Summary, format archive.Format) error {
+// Whole checks from outside that what the half says it wrote is there.
+func Whole(f *os.File, sum archive.Summary, format archive.Format) error {
 	st, err := f.Stat()
 	if err != nil {
 		return err
@@ -126,8 +131,14 @@ var packHalf = userns.Half[packArgs, archive.Summary]{Name: "pack", Func: func(c
 	}
 	defer root.Close()
 	o := a.Options
-	return archive.Create(ctx, root, in.Files[1], archive.CreateOptions{
+	c := archive.CreateOptions{
 		ScanOptions: archive.ScanOptions{IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, CrossMounts: o.CrossMounts, ClampMTime: o.ClampMTime},
-		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in),
-	})
+		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in), Explain: o.Explain,
+	}
+	x := a.At.open(root, in.Files, &o.Increment, &c)
+	sum, err := archive.Create(ctx, root, in.Files[1], c)
+	if err == nil {
+		x.finish(&sum)
+	}
+	return sum, err
 }}

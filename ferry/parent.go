@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -58,11 +57,7 @@ func (p *ParentDir) sweep(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.Name(), err)
 	}
-	prefix := partialPrefix(name)
-	for _, n := range names {
-		if !strings.HasPrefix(n, prefix) || len(n) != len(prefix)+8 {
-			continue
-		}
+	for _, n := range partials(names, name) {
 		fd, err := p.OpenDir(n)
 		if err != nil {
 			continue // no directory, or not ours to open: no tree of ours

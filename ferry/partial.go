@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/nsferry/nsferry/archive/tree"
 
@@ -35,6 +37,19 @@ func partialPrefix(name string) string {
 	return "." + name + ".partial-"
 }
 
+// partialName returns a name for a partial tree that nobody has.
+func partialName(name string) string {
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return partialPrefix(name) + hex.EncodeToString(random[:])
+}
+
+// partials returns those of names that partial trees of name have.
+func partials(names []string, name string) []string {
+	prefix := partialPrefix(name)
+	return slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, prefix) || len(n) != len(prefix)+8 })
+}
+
 // newPartial removes litter and makes an empty tree of mode 0700 that belongs to uid 0, without inherited ACLs. parent
 // stays the caller's.
 func newPartial(ctx context.Context, parent *ParentDir, name string) (*partial, error) {
@@ -42,9 +57,7 @@ func newPartial(ctx context.Context, parent *ParentDir, name string) (*partial, 
 		return nil, err
 	}
 	for range 16 { // a sweep of somebody else's may take the name in the moment before it is locked
-		var random [4]byte
-		_, _ = rand.Read(random[:]) // never fails
-		p := &partial{parent: parent, name: name, temp: partialPrefix(name) + hex.EncodeToString(random[:])}
+		p := &partial{parent: parent, name: name, temp: partialName(name)}
 		err := p.make()
 		if err == nil {
 			return p, nil
@@ -116,6 +129,16 @@ func (p *partial) commit() error {
 	err = p.dir.Close()
 	p.temp = ""
 	return err
+}
+
+// exchange gives the tree its name, in one step, in the place of one that is there; that one is removed by abort.
+func (p *partial) exchange() error {
+	fd := int(p.parent.Fd())
+	err := p.parent.Do(func() error { return unix.Renameat2(fd, p.temp, fd, p.name, unix.RENAME_EXCHANGE) })
+	if err != nil {
+		return &fs.PathError{Op: "rename", Path: p.name, Err: describe(err)}
+	}
+	return nil
 }
 
 // describe puts what rename(2) says of a taken name into the words of the rule.

@@ -11,7 +11,7 @@ import (
 // OpenFile opens the regular file that Walk saw at path under root for reading; that it is still the same one is
 // checked. The caller closes the File.
 func OpenFile(root *Root, path string, seen *unix.Statx_t) (*File, error) {
-	fd, err := openPath(root, path)
+	fd, err := openPath(root, path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, pathError("openat", path, err)
 	}
@@ -23,10 +23,9 @@ func OpenFile(root *Root, path string, seen *unix.Statx_t) (*File, error) {
 	return f, nil
 }
 
-// openPath opens path in one call when the kernel can promise that no component is a symlink.
-func openPath(root *Root, path string) (fd int, err error) {
-	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOFOLLOW
-	how := unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
+// openPath opens path, its last component not followed, in one call when the kernel can promise that no component is a symlink.
+func openPath(root *Root, path string, flags int) (fd int, err error) {
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
 	if root.openat2 && len(path) <= maxPath {
 		for range maxRaces {
 			fd, err = unix.Openat2(root.Fd(), path, &how)
@@ -36,7 +35,7 @@ func openPath(root *Root, path string) (fd int, err error) {
 		}
 		return -1, err
 	}
-	return root.Open(path, unix.O_RDONLY|unix.O_NONBLOCK)
+	return root.Open(path, flags)
 }
 
 // File is a regular file of a tree, open for reading.

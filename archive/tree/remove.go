@@ -41,6 +41,33 @@ func RemoveWith(ctx context.Context, dir *os.File, name string, workers int, rig
 	return r.Removed, errors.Join(err, errors.Join(r.errs...))
 }
 
+// RemoveIn takes away names in the directory at path below root, each with all that is in it, as Remove does. No component of
+// path may be a symlink. A name that is gone already is no error.
+func (r *Root) RemoveIn(ctx context.Context, path string, names []string, workers int) (sum Removed, err error) {
+	fd, err := openPath(r, path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return sum, pathError("openat", path, err)
+	}
+	dir := newFile(fd, path)
+	defer dir.Close()
+	for _, name := range names {
+		err := retry(func() error { return unix.Unlinkat(fd, name, 0) })
+		switch {
+		case err == nil:
+			sum.Inodes++
+			continue
+		case errors.Is(err, unix.ENOENT):
+			continue
+		}
+		part, err := RemoveWith(ctx, dir, name, workers, nil) // a directory, or it says why not
+		sum.Inodes += part.Inodes
+		if err != nil {
+			return sum, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return sum, nil
+}
+
 const maxErrors = 20
 
 type remover struct {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,9 @@ type Options struct {
 	MaxWindow int64 // largest window or dictionary in bytes; default MaxWindow
 	MaxRaw    int64 // largest raw size in bytes; default none
 	MaxRatio  int64 // raw bytes for one stored byte, judged from the second MiB on; default none
+	// Sums, if not nil, are the sha256 of the stored bytes of every zstd frame, in order: no other frame is decoded, and none
+	// may be missing. They are for input that is a sequence of frames as FORMAT §2 has them.
+	Sums [][32]byte
 }
 
 func (o Options) withDefaults() Options {
@@ -57,6 +61,7 @@ type ParallelReader struct {
 	decoders []*Decoder // one a worker, made on first use
 	pool     Buffers
 	tail     tailCheck
+	summed   int // frames that Options.Sums were compared with
 }
 
 // chunk is one decoded frame, or one frame to be decoded as a stream by the reader itself.
@@ -107,6 +112,9 @@ func (p *ParallelReader) run(ctx context.Context, r io.Reader) {
 	if err == nil {
 		err = p.tail.finish()
 	}
+	if err == nil && p.summed < len(p.opt.Sums) {
+		err = corrupt("archive", "ends after %d of %d frames", p.summed, len(p.opt.Sums))
+	}
 	p.err = err
 	for _, d := range p.decoders {
 		if d != nil {
@@ -149,18 +157,25 @@ func (p *ParallelReader) submit(ctx context.Context, pipe *Ordered[chunk], w *wa
 		return corrupt(where, "needs dictionary %d", w.dict)
 	}
 	var stored []byte
-	done := false
-	if w.contentOr(0) <= wholeRaw {
+	done, most := false, p.mostWhole()
+	if w.contentOr(0) <= most {
 		var err error
-		if stored, done, err = w.collect(p.pool.Get(128<<10), wholeRaw, wholeRaw); err != nil {
+		if stored, done, err = w.collect(p.pool.Get(128<<10), most, most); err != nil {
 			return err
 		}
+	}
+	check, err := p.nextSum(where, done)
+	if err != nil {
+		return err
 	}
 	if done {
 		raw := min(w.bound, w.contentOr(w.bound))
 		p.tail.frame(int64(len(stored)), w.contentOr(-1))
 		return pipe.Submit(raw+int64(len(stored)), func(worker int) (chunk, error) {
 			defer p.pool.Put(stored)
+			if err := check(stored); err != nil {
+				return chunk{}, err
+			}
 			out, err := p.decode(worker, stored, raw)
 			if err != nil {
 				return chunk{}, &CorruptError{where, err}
@@ -182,6 +197,35 @@ func (p *ParallelReader) submit(ctx context.Context, pipe *Ordered[chunk], w *wa
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// mostWhole is the raw size up to which a frame is collected whole.
+func (p *ParallelReader) mostWhole() int64 {
+	if p.opt.Sums != nil {
+		return MaxRaw
+	}
+	return wholeRaw
+}
+
+// nextSum returns the check of the next frame's stored bytes, which can be made of a whole frame only.
+func (p *ParallelReader) nextSum(where string, whole bool) (check func(stored []byte) error, err error) {
+	if p.opt.Sums == nil {
+		return func([]byte) error { return nil }, nil
+	}
+	if p.summed == len(p.opt.Sums) {
+		return nil, corrupt(where, "is one more than the %d frames that there should be", p.summed)
+	}
+	want := p.opt.Sums[p.summed]
+	p.summed++
+	if !whole {
+		return nil, corrupt(where, "is larger than a frame may be")
+	}
+	return func(stored []byte) error {
+		if sha256.Sum256(stored) != want {
+			return corrupt(where, "does not have the sum that the table of contents gives")
+		}
+		return nil
+	}, nil
 }
 
 func (p *ParallelReader) decode(worker int, stored []byte, raw int64) ([]byte, error) {

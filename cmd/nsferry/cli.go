@@ -28,6 +28,8 @@ type cli struct {
 	Audit  auditCmd  `cmd:"" group:"ids" help:"Who owns what below a directory, and what there is dangerous or left over."`
 	Du     duCmd     `cmd:"" group:"ids" help:"Sizes of trees, what you cannot read included."`
 
+	Sstate sstateCmd `cmd:"" group:"tree" help:"A cache of trees: save, restore, and what keeps it in order."`
+
 	Run        runCmd        `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
 	Doctor     doctorCmd     `cmd:"" group:"namespace" help:"Test every prerequisite, and say what to do about what is missing."`
 	Map        mapCmd        `cmd:"" group:"namespace" help:"Show the id maps, translate ids."`

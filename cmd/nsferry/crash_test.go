@@ -102,6 +102,12 @@ func (s *crashSite) commands() []crashCommand {
 		{name: "unpack, then rm", args: []string{"unpack", "reference.tar.zst", "new"},
 			check: func(t *testing.T, _ string) { s.isUnpacked(t); s.ok(t, "rm", "-f", "new") },
 			whole: func(t *testing.T) { s.isUnpacked(t) }, clear: [][]string{{"rm", "new"}}},
+		{name: "refresh", args: []string{"unpack", "--refresh", "reference.tar.zst", "new"},
+			prepare: func(t *testing.T) { // what is there, a partial tree perhaps, becomes another one
+				s.ok(t, "unpack", "--refresh", "other.tar.zst", "new")
+			},
+			check: func(t *testing.T, _ string) { s.isOneOf(t, "new", "reference.tar.zst", "other.tar.zst") },
+			whole: func(t *testing.T) { s.isOneOf(t, "new", "reference.tar.zst") }, clear: [][]string{{"rm", "new"}}},
 		{name: "run", args: []string{"run", "--rootfs", "tree", "--bind", "data:/mnt/deep/data", "--bind", "source.tar:/srv/source.tar:ro", "--apt"},
 			stdin: "echo 1 >/mnt/deep/data/x; sleep 60 & (setsid sleep 60 &); ls /dev /srv >/dev/null; sleep 0.03; rm /mnt/deep/data/x\n",
 			check: func(t *testing.T, victim string) {
@@ -137,6 +143,11 @@ func newCrashSite(t *testing.T, flags []string) *crashSite {
 	s.ok(t, "unpack", "source.tar", "tree")
 	s.ok(t, "pack", "tree", "-o", "reference.tar.zst")
 	s.ok(t, "diff", "tree", "source.tar")
+	s.ok(t, "unpack", "source.tar", "other")
+	s.ok(t, "run", "--rootfs", "other", "--", "sh", "-ec", `b="busybox"; cd /usr; rm -r d1 d2; $b mv d3 e3; $b chmod 700 d4 d5/*; rm d6/*
+for i in 1 2 3 4 5 6 7 8 9; do echo $i >d7/n$i; done; $b mkdir d8/more; $b mv d9 d8/more; $b ln -s nowhere d9; rm hard; $b ln d0/f1 hard`)
+	s.ok(t, "pack", "other", "-o", "other.tar.zst")
+	s.ok(t, "rm", "other")
 	var err error
 	if s.packed, err = os.ReadFile(s.path("reference.tar.zst")); err != nil {
 		t.Fatal(err)
@@ -239,6 +250,23 @@ func (s *crashSite) isPacked(t *testing.T, before []byte) {
 	if err != nil || !bytes.Equal(got, s.packed) && (before == nil || !bytes.Equal(got, before)) {
 		t.Errorf("the archive is neither old nor whole: %d bytes, %v", len(got), err)
 	}
+}
+
+// isOneOf demands that the tree is not there or is that of one of the archives.
+func (s *crashSite) isOneOf(t *testing.T, tree string, archives ...string) {
+	t.Helper()
+	if _, err := os.Lstat(s.path(tree)); err != nil {
+		return
+	}
+	var said []byte
+	for _, a := range archives {
+		out, err := s.command("", "diff", a, tree).CombinedOutput()
+		if err == nil {
+			return
+		}
+		said = append(said, out...)
+	}
+	t.Errorf("%s is none of %q:\n%.2000s", tree, archives, said)
 }
 
 // isUnpacked demands that the tree is not there or whole.

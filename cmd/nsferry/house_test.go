@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"cmd/nsferry"},
 	{"cmd/nsferry/manual"}, // knows the grammar library and nothing of ours
 	{"sstate"},
-	{"sstate/store", "sstate/remote", "sstate/debs"},
+	{"sstate/store", "sstate/remote", "sstate/debs", "sstate/minisign"},
 	{"ownership"},
 	{"audit"},
 	{"grant"},
@@ -36,7 +36,7 @@ var layers = [][]string{
 	{"idshift/userns/mounts"},
 	{"archive/treetest"}, // for tests only
 	{"archive/zframe/toc"},
-	{"archive/tree", "archive/tarfmt", "archive/zframe", "archive/listing", "idshift"},
+	{"archive/tree", "archive/tarfmt", "archive/zframe", "archive/listing", "archive/statindex", "idshift"},
 	{"acl/facl"}, // setfacl's and getfacl's operations; ids are its caller's business
 	{"acl"},
 	{"tier"}, // for tests only

@@ -71,6 +71,13 @@ func (o *Out) Verbose(format string, args ...any) {
 	}
 }
 
+// Note prints one line that people should see at once, unless --quiet.
+func (o *Out) Note(text string) {
+	if !o.quiet {
+		o.line("%s", text)
+	}
+}
+
 // Warn adds w to the warnings; the counts of equal ones are summed. It may be called by several goroutines.
 func (o *Out) Warn(w Warning) {
 	o.mu.Lock()

@@ -61,22 +61,52 @@ func warnSkipped(out *Out, s archive.Summary) {
 }
 
 type packCmd struct {
-	Dir         string   `arg:"" help:"The tree."`
-	Output      string   `short:"o" required:"" placeholder:"FILE" help:"The archive; - is standard output. It appears when it is whole."`
-	Force       bool     `short:"f" help:"Replace FILE if it exists, in one step."`
-	Format      string   `enum:"auto,zst,gz,tar" default:"auto" help:"One of ${enum}; auto goes by the name: .tar, .tar.gz, .tgz, else zst."`
+	Dir    string `arg:"" help:"The tree."`
+	Output string `short:"o" required:"" placeholder:"FILE" help:"The archive; - is standard output. It appears when it is whole."`
+	Force  bool   `short:"f" help:"Replace FILE if it exists, in one step."`
+	Format string `enum:"auto,zst,gz,tar" default:"auto" help:"One of ${enum}; auto goes by the name: .tar, .tar.gz, .tgz, else zst."`
+	packFlags
+	Base string `placeholder:"FILE" help:"An archive of an earlier state of the tree: what of it is still true is copied, not compressed again. The result is the same whatever it is."`
+	policyFlags
+}
+
+// packFlags are what can be said of a tree on its way into an archive.
+type packFlags struct {
 	Level       int      `placeholder:"N" help:"Compression level, as of zstd(1) (default 3) or gzip(1) (default 6)."`
 	Exclude     []string `sep:"none" placeholder:"PATTERN" help:"Leave out what matches, anchored at the root of the tree: var/cache/apt/archives, tmp/*. May be repeated."`
 	CrossMounts bool     `help:"Also take what is mounted in the tree."`
 	ClampMtime  *int64   `placeholder:"EPOCH" help:"Store no modification time later than EPOCH seconds."`
-	policyFlags
+	Explain     bool     `help:"Say what was copied from the base, and why not the rest."`
+}
+
+func (f packFlags) options(g *Globals, p policyFlags) ferry.PackOptions {
+	return ferry.PackOptions{
+		Level: f.Level, Workers: g.Jobs, Policy: p.policy(), Exclude: f.Exclude, CrossMounts: f.CrossMounts, ClampMTime: f.ClampMtime,
+		Increment: ferry.Increment{Explain: f.Explain},
+	}
+}
+
+// explain prints what was reused, if that is asked for. With --json it is in the result.
+func (f packFlags) explain(out *Out, sum archive.Summary) {
+	if !f.Explain || sum.Reuse == nil || out.json {
+		return
+	}
+	for _, line := range sum.Reuse.Lines() {
+		out.Note(line)
+	}
 }
 
 // Run packs a tree.
 func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) error {
-	o := ferry.PackOptions{
-		Level: c.Level, Workers: g.Jobs, Policy: c.policy(), Exclude: c.Exclude,
-		CrossMounts: c.CrossMounts, ClampMTime: c.ClampMtime, Replace: c.Force,
+	o := c.options(g, c.policyFlags)
+	o.Replace = c.Force
+	if c.Base != "" {
+		base, err := os.Open(c.Base)
+		if err != nil {
+			return err
+		}
+		defer base.Close()
+		o.Base = base
 	}
 	if c.Format != "auto" {
 		o.Format = archive.Format(c.Format)
@@ -101,38 +131,7 @@ func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) 
 		return err
 	}
 	warnSkipped(out, sum)
+	c.explain(out, sum)
 	out.Summary(transferred{"packed", c.Dir, sum})
-	return nil
-}
-
-type unpackCmd struct {
-	Archive string   `arg:"" help:"Any tar archive: plain, zstd, gzip, xz or bzip2; - is standard input."`
-	Dir     string   `arg:"" help:"The tree to make: absent, or an empty directory. It appears when all is in it."`
-	Exclude []string `sep:"none" placeholder:"PATTERN" help:"Leave out what matches, anchored at the root of the tree. May be repeated."`
-	Top     string   `placeholder:"NAME" help:"Strip this single top directory. Without it, one named rootfs is stripped."`
-	KeepTop bool     `help:"Strip nothing."`
-	policyFlags
-}
-
-// Run unpacks an archive.
-func (c *unpackCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) error {
-	in, err := ferry.Open(c.Archive)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	o := ferry.UnpackOptions{Workers: g.Jobs, Policy: c.policy(), Exclude: c.Exclude, Top: c.Top, KeepTop: c.KeepTop}
-	total := archive.RawSize(in)
-	p := out.Progress("unpack", total)
-	if p != nil {
-		o.Progress = func(n int64) { p.Set(n, max(n, total)) }
-	}
-	sum, err := ferry.Unpack(ctx, e, in, c.Dir, o)
-	p.Done()
-	if err != nil {
-		return err
-	}
-	warnSkipped(out, sum)
-	out.Summary(transferred{"unpacked", c.Archive, sum})
 	return nil
 }
