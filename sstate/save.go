@@ -32,6 +32,8 @@ type Saved struct {
 	Key     string `json:"key"`
 	Present bool   `json:"present,omitempty"` // the store had the entry already, and nothing was done
 	Signed  bool   `json:"signed,omitempty"`
+	// Sync is how many seconds it took to get the entry, once written, onto the disk and under its name.
+	Sync float64 `json:"sync,omitempty"`
 	archive.Summary
 }
 
@@ -85,9 +87,11 @@ func (c *Cache) publish(ctx context.Context, p *store.Pending, key store.Key, o 
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
 		return err
 	}
+	begin := time.Now()
 	if err := p.Commit(); err != nil {
 		return err
 	}
+	s.Sync = time.Since(begin).Seconds()
 	if s.Present = !p.Published(); s.Present || sig == nil {
 		return nil
 	}
