@@ -21,6 +21,8 @@ type Summary struct {
 	Frames  int   `json:"frames,omitempty"`
 	// Skipped counts, by reason, what a policy left out.
 	Skipped map[string]int64 `json:"skipped,omitempty"`
+	// Reuse is what an incremental Create did not have to do.
+	Reuse *Reuse `json:"reuse,omitempty"`
 }
 
 func (s *Summary) skip(reason string) {

@@ -5,9 +5,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
+	"sync/atomic"
 
+	"github.com/nsferry/nsferry/archive/statindex"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/archive/zframe"
@@ -32,6 +35,14 @@ type CreateOptions struct {
 	Format  Format // default Framed
 	Level   int    // of compression, on the scale of zstd(1) or gzip(1); 0 is 3 or 6
 	Workers int    // goroutines that read, hash and compress; the bytes do not depend on it
+	// Base is an archive of an earlier state of the tree, or nil. Frames that it has are copied, after a look at their sums; the
+	// bytes do not depend on it either. One that is of no use, or damaged, is no error: Summary.Reuse says why. It
+	// has to be trusted as far as its table of contents says what is in its frames.
+	Base *os.File
+	// Record, if not nil, is told of every inode. Writing the index is the caller's business.
+	Record *statindex.Writer
+	// Explain also says in Summary.Reuse why frames were not copied, which takes time and memory to find out.
+	Explain bool
 	// Progress, if not nil, is told how many bytes of the tar stream are done. It is called in one goroutine.
 	Progress func(raw int64)
 }
@@ -40,6 +51,9 @@ func (o *CreateOptions) check() error {
 	o.Workers = max(o.Workers, 1)
 	if o.Format == "" {
 		o.Format = Framed
+	}
+	if o.Base != nil && o.Format != Framed {
+		return fmt.Errorf("only an archive of the format zst can have a base, not %s", o.Format)
 	}
 	return o.Exclude.Check()
 }
@@ -55,24 +69,61 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 		return Summary{}, err
 	}
 	defer release()
-	sink, err := newSink(out, &o)
+	c := &creator{o: &o}
+	if o.Base != nil || o.Index != nil || o.Record != nil {
+		c.sum.Reuse = new(Reuse)
+	}
+	if o.Format == Framed {
+		err = c.framed(out)
+	} else {
+		c.sink, err = newSink(out, &o)
+	}
 	if err != nil {
 		return Summary{}, err
 	}
-	c := &creator{o: &o, sink: sink}
 	if err := c.run(ctx, root); err != nil {
 		return c.sum, err
 	}
-	c.sum.Stored, err = sink.close(o.Policy.record(&c.sum))
+	c.sum.Stored, err = c.sink.close(o.Policy.record(&c.sum))
+	if r := c.sum.Reuse; r != nil {
+		r.BytesRead, r.Young = c.read.Load(), o.Record.Young()
+		if s, ok := c.sink.(*framedSink); ok {
+			r.Bytes, r.Shared = s.out.copied, s.out.shared
+		}
+	}
 	return c.sum, err
 }
 
 // creator is one run of Create. The walk, the workers and the consumer each touch their own fields.
 type creator struct {
-	o    *CreateOptions
-	sink sink
-	sum  Summary // the walk's; Raw and Frames are the consumer's
-	pool zframe.Buffers
+	o      *CreateOptions
+	sink   sink
+	base   *base   // nil without one
+	sum    Summary // the walk's; Raw, Frames and Reuse are the consumer's
+	pool   zframe.Buffers
+	read   atomic.Int64 // bytes of the tree's files
+	before earlier      // for Explain, once it is needed
+}
+
+// framed opens the base and makes the sink.
+func (c *creator) framed(out io.Writer) error {
+	s, err := newFramedSink(out, c.o)
+	if err != nil {
+		return err
+	}
+	c.sink = s
+	if c.o.Base == nil {
+		return nil
+	}
+	if err := s.out.distinct(c.o.Base); err != nil {
+		return err
+	}
+	c.base, err = openBase(c.o.Base, s.encoders[0].Name(), c.o.Workers, c.o.Index)
+	if err != nil {
+		c.sum.Reuse.Refused = err.Error()
+		return nil
+	}
+	return s.out.copyFrom(c.base)
 }
 
 // run walks the tree, carries out the frames on several workers and hands them to the sink.
@@ -81,7 +132,7 @@ func (c *creator) run(ctx context.Context, root *os.File) error {
 	defer cancel()
 	order := zframe.NewOrdered(ctx, zframe.Limits{Workers: c.o.Workers, Jobs: 2*c.o.Workers + 1}, c.consume)
 	cut := cutter{emit: func(p plan) error {
-		return order.Submit(2*p.raw, func(worker int) (frame, error) { return c.build(p, worker) })
+		return order.Submit(2*p.raw, func(worker int) (frame, error) { return c.build(ctx, p, worker) })
 	}}
 	err := c.walk(ctx, root, &cut)
 	if err == nil {
@@ -116,15 +167,19 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 			return fmt.Errorf("%s: %w", e.Path, err)
 		}
 		c.sum.Entries++
-		src := &source{header: h, root: root, path: e.Path, seen: e.Stat}
+		src := &source{header: h, root: root, path: e.Path, seen: e.Stat, known: s.known, found: s.found, read: &c.read}
+		stored := h.Stored()
 		if h.Type == tarfmt.Reg {
 			c.sum.Files++
 			c.sum.Content += h.Size
 			if h.Sparse != nil {
 				src.smap = h.AppendSparseMap(nil)
 			}
+			if c.base != nil && stored > mostFrame && !src.digested() {
+				src.whole = new(whole)
+			}
 		}
-		if err := cut.add(src, bytes, h.Stored()); err != nil {
+		if err := cut.add(src, bytes, stored); err != nil {
 			return err
 		}
 		if e.Mount && !c.o.CrossMounts {
@@ -138,18 +193,30 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 // frame is a plan carried out.
 type frame struct {
 	plan
-	bytes []byte // what goes to the sink, from the pool
-	sums  [][32]byte
-	sum   [32]byte // sha256 of bytes, of a framed archive
+	sums [][32]byte // the digest of each part's entry; zeros behind a part with a turn that is not the last
+	kept [][]byte   // stored data that was read for a digest already
+	id   *[32]byte  // identity, nil while a digest lacks
+	// What goes to the sink: bytes, from the pool, or, when these are nil, the frame of that number of the base.
+	bytes   []byte
+	stored  int64
+	sum     [32]byte // sha256 of the stored bytes, of a framed archive
+	crc     uint32   // CRC-32C of them, for the next index
+	origin  int      // number of the base's frame that it is a copy of; -1: it was made
+	damaged error    // why the base's frame of this identity was not taken
 }
 
-// build reads, hashes and compresses one frame. It runs in a worker.
-func (c *creator) build(p plan, worker int) (frame, error) {
-	f := frame{plan: p, sums: make([][32]byte, len(p.parts))}
+// build brings about one frame, from the base or by reading, hashing and compressing. It runs in a worker.
+func (c *creator) build(ctx context.Context, p plan, worker int) (frame, error) {
+	f := frame{plan: p, sums: make([][32]byte, len(p.parts)), origin: -1}
+	if c.base.mayHold(p.raw) {
+		if done, err := c.reuse(ctx, &f, worker); done || err != nil {
+			return f, err
+		}
+	}
 	raw := c.pool.Get(int(p.raw))
 	for i := range p.parts {
 		var err error
-		if raw, f.sums[i], err = p.parts[i].read(raw); err != nil {
+		if raw, err = c.load(ctx, &f, i, raw); err != nil {
 			return f, err
 		}
 	}
@@ -160,16 +227,38 @@ func (c *creator) build(p plan, worker int) (frame, error) {
 		panic(fmt.Sprintf("archive: internal error: frame of %d bytes was planned with %d", len(raw), p.raw))
 	}
 	f.bytes = c.sink.encode(worker, &c.pool, raw)
+	f.stored = int64(len(f.bytes))
 	if c.o.Format == Framed {
 		f.sum = sha256.Sum256(f.bytes)
+		f.crc = crc32.Checksum(f.bytes, castagnoli)
+		f.identify()
 	}
 	return f, nil
+}
+
+// load appends all of part i to raw.
+func (c *creator) load(ctx context.Context, f *frame, i int, raw []byte) ([]byte, error) {
+	p := &f.parts[i]
+	raw = append(raw, p.header...)
+	var err error
+	if f.kept != nil && f.kept[i] != nil {
+		raw = append(raw, f.kept[i]...)
+	} else if raw, f.sums[i], err = p.content(ctx, raw); err != nil {
+		return raw, err
+	}
+	if p.last {
+		raw = append(raw, make([]byte, tarfmt.Padding(p.off+p.len))...)
+	}
+	return raw, nil
 }
 
 // consume takes the frames in order.
 func (c *creator) consume(f frame) error {
 	err := c.sink.write(&f)
 	c.pool.Put(f.bytes)
+	if err == nil {
+		err = c.note(&f, c.sum.Frames)
+	}
 	c.sum.Frames++
 	c.sum.Raw += f.raw
 	if c.o.Progress != nil {

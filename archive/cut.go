@@ -19,7 +19,7 @@ type part struct {
 	header   []byte // nil for later parts of a large entry
 	off, len int64  // of the stored data
 	last     bool   // padding follows
-	turn     *turn  // of a large entry: the order of its digest
+	turn     *turn  // of a large entry whose digest comes with its last part
 }
 
 // plan is the content of one frame.
@@ -71,7 +71,10 @@ func (c *cutter) addLarge(src *source, header []byte, stored int64) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	turn := newTurn()
+	var turn *turn
+	if !src.digested() {
+		turn = newTurn()
+	}
 	for off := int64(0); off < stored; off += mostFrame {
 		if off > 0 {
 			if err := c.flush(); err != nil {
@@ -83,7 +86,9 @@ func (c *cutter) addLarge(src *source, header []byte, stored int64) error {
 			p.header = header
 		}
 		p.last = off+p.len == stored
-		turn = turn.after()
+		if turn != nil {
+			turn = turn.after()
+		}
 		c.put(p)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/nsferry/nsferry/acl"
+	"github.com/nsferry/nsferry/archive/statindex"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
@@ -27,6 +28,8 @@ type ScanOptions struct {
 	CrossMounts bool
 	// ClampMTime, when not nil, is the latest modification time, in seconds since the epoch: later ones are set to it.
 	ClampMTime *int64
+	// Index is what is known of the tree's inodes; nil: nothing.
+	Index *statindex.Index `json:"-"`
 }
 
 // scanner turns what a walk comes by into headers with inside ids.
@@ -36,6 +39,8 @@ type scanner struct {
 	links map[hardLink]string // the names that carry an inode
 	bad   misfits
 	sum   *Summary
+	known statindex.Record // of the entry whose header was made last, from the index
+	found statindex.Flags  // and what was seen besides
 }
 
 type hardLink struct{ dev, ino uint64 }
@@ -50,6 +55,8 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	if e.Path != "." && s.Exclude.match(e.Path) {
 		return nil, tree.ErrSkipDir
 	}
+	s.known, _ = s.Index.Lookup(&e.Stat)
+	s.found = s.known.Flags &^ statindex.Digest
 	typ, keep, err := s.classify(e)
 	if err != nil || !keep {
 		return nil, err
@@ -75,6 +82,7 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	if e.Stat.Nlink > 1 && typ != tarfmt.Dir {
 		key := hardLink{e.Device(), e.Stat.Ino}
 		if first, ok := s.links[key]; ok {
+			s.found = 0 // the first name has told
 			return asLink(h, first), nil
 		}
 		s.links[key] = e.Path
@@ -186,9 +194,15 @@ func (s *scanner) owner(h *tarfmt.Header, e *tree.Entry) error {
 
 // attributes reads xattrs, capability and ACLs.
 func (s *scanner) attributes(h *tarfmt.Header, e *tree.Entry) error {
+	if s.known.Has(statindex.NoXattrs) {
+		return nil
+	}
 	attrs, err := e.Xattrs()
 	if err != nil {
 		return err
+	}
+	if len(attrs) == 0 {
+		s.found |= statindex.NoXattrs
 	}
 	for _, x := range attrs {
 		if !s.Policy.Xattrs.takes(x.Key) {
@@ -242,8 +256,10 @@ func (s *scanner) content(h *tarfmt.Header, e *tree.Entry) (err error) {
 	switch h.Type {
 	case tarfmt.Reg:
 		h.Size = int64(e.Stat.Size)
-		if h.Size > leastHole {
-			h.Sparse, err = s.segments(e)
+		if h.Size > leastHole && !s.known.Has(statindex.NoHoles) {
+			if h.Sparse, err = s.segments(e); h.Sparse == nil && err == nil {
+				s.found |= statindex.NoHoles
+			}
 		}
 	case tarfmt.Symlink:
 		h.Link, err = e.Readlink()

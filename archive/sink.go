@@ -22,8 +22,6 @@ type sink interface {
 
 func newSink(out io.Writer, o *CreateOptions) (sink, error) {
 	switch o.Format {
-	case Framed:
-		return newFramedSink(out, o)
 	case Gzip:
 		return newGzipSink(out, o)
 	case Plain:
@@ -46,7 +44,7 @@ func (c *counter) Write(p []byte) (int, error) {
 
 // framedSink writes docs/FORMAT.md.
 type framedSink struct {
-	out      counter
+	out      *output
 	encoders []*zframe.Encoder // one a worker
 	table    *toc.Writer
 	frames   []zframe.Frame
@@ -65,7 +63,7 @@ func newFramedSink(out io.Writer, o *CreateOptions) (*framedSink, error) {
 	if level == 0 {
 		level = 3
 	}
-	s := &framedSink{out: counter{w: out}}
+	s := &framedSink{out: newOutput(out)}
 	for range o.Workers + 1 { // one more for the table of contents
 		e, err := zframe.NewEncoder(level)
 		if err != nil {
@@ -87,33 +85,30 @@ func (s *framedSink) encode(worker int, pool *zframe.Buffers, raw []byte) []byte
 
 func (s *framedSink) write(f *frame) error {
 	number := len(s.frames)
-	s.frames = append(s.frames, zframe.Frame{Raw: f.raw, Stored: int64(len(f.bytes)), Sum: f.sum})
+	s.frames = append(s.frames, zframe.Frame{Raw: f.raw, Stored: f.stored, Sum: f.sum})
 	s.identify(f, number)
 	if err := s.ledger.take(f, number); err != nil {
 		return err
+	}
+	if f.origin >= 0 {
+		return s.out.frame(f.origin, f.bytes)
 	}
 	_, err := s.out.Write(f.bytes)
 	return err
 }
 
-// identify computes the frame's identity (FORMAT §2), or lets it wait for the digest of the entry that it ends with.
+// identify notes the frame's identity, or lets it wait for the digest of the entry that it ends with.
 func (s *framedSink) identify(f *frame, number int) {
-	id := zframe.NewIdentityHash()
 	for i := range f.parts {
-		p := &f.parts[i]
-		id.Header(p.header)
-		id.Part(p.off, p.len)
-		if !p.last {
-			s.waiting = append(s.waiting, waiting{number, id})
-			return
+		if p := &f.parts[i]; p.last && p.turn != nil {
+			s.settle(f.sums[i])
 		}
-		id.Digest(f.sums[i])
-		s.settle(f.sums[i])
 	}
-	if f.end {
-		id.End()
+	if f.id != nil {
+		s.frames[number].Identity = *f.id
+		return
 	}
-	s.frames[number].Identity = id.Sum()
+	s.waiting = append(s.waiting, waiting{number, f.hash()})
 }
 
 // settle completes the identities that waited for sum.
@@ -127,10 +122,12 @@ func (s *framedSink) settle(sum [32]byte) {
 
 func (s *framedSink) close(policy map[string]string) (int64, error) {
 	tail, err := s.table.Finish(toc.Header{Encoder: s.encoders[0].Name(), Policy: policy}, s.frames)
-	if err != nil {
-		return s.out.n, err
+	if err == nil {
+		_, err = s.out.Write(tail)
 	}
-	_, err = s.out.Write(tail)
+	if err == nil {
+		err = s.out.finish()
+	}
 	return s.out.n, err
 }
 

@@ -1,11 +1,16 @@
 package archive
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"hash"
+	"io"
 	"slices"
+	"sync"
+	"sync/atomic"
 
+	"github.com/nsferry/nsferry/archive/statindex"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
 
@@ -18,7 +23,39 @@ type source struct {
 	root   *tree.Root
 	path   string
 	seen   unix.Statx_t
-	smap   []byte // sparse map, the first bytes of the stored data
+	smap   []byte           // sparse map, the first bytes of the stored data
+	known  statindex.Record // from the index of the tree
+	found  statindex.Flags  // what was found besides: for the next index
+	whole  *whole           // of a large file whose digest is wanted before it is packed
+	read   *atomic.Int64    // counts the bytes that are read of files
+}
+
+// digested tells whether the digest of a large file is had without reading all its parts in order.
+func (s *source) digested() bool { return s.known.Has(statindex.Digest) || s.whole != nil }
+
+// whole is the digest of a large file that is read from end to end for it, by whoever asks first.
+type whole struct {
+	once sync.Once
+	sum  [32]byte
+	err  error
+}
+
+// of returns the digest of s, which it may have to read.
+func (w *whole) of(ctx context.Context, s *source) ([32]byte, error) {
+	w.once.Do(func() {
+		const step = 1 << 20
+		h := sha256.New()
+		buf := make([]byte, 0, step)
+		stored := s.header.Stored()
+		for off := int64(0); off < stored && w.err == nil; off += step {
+			p := part{source: s, off: off, len: min(step, stored-off), last: off+step >= stored}
+			if _, w.err = p.data(buf, h); w.err == nil {
+				w.err = ctx.Err()
+			}
+		}
+		h.Sum(w.sum[:0])
+	})
+	return w.sum, w.err
 }
 
 // turn passes the digest of a large entry from the worker of one part to that of the next, so that parts are read and
@@ -37,64 +74,83 @@ func (t *turn) after() *turn { return &turn{in: t.out, out: make(chan hash.Hash,
 
 var errEarlierPart = errors.New("an earlier part of the file was not read")
 
-// read appends the part to buf, with header and padding, and returns the digest of the entry's content when this is its last part.
-func (p *part) read(buf []byte) ([]byte, [32]byte, error) {
-	var sum [32]byte
-	buf = append(buf, p.header...)
-	if p.header != nil && p.source.header.Type != tarfmt.Reg {
-		return buf, sum, nil
+// large tells whether the part's entry is spread over several frames.
+func (p *part) large() bool { return p.off > 0 || !p.last }
+
+// digest returns the digest of the entry's content as far as it is had without what content reads.
+func (p *part) digest(ctx context.Context) (sum [32]byte, known bool, err error) {
+	switch {
+	case p.source.header.Type != tarfmt.Reg:
+		return sum, true, nil
+	case p.known.Has(statindex.Digest):
+		return p.known.Digest, true, nil
+	case p.whole != nil:
+		sum, err = p.whole.of(ctx, p.source)
+		return sum, err == nil, err
 	}
-	var h hash.Hash
+	return sum, false, nil
+}
+
+// content appends the part's stored data to buf and returns the digest of all of the entry's content; zeros for a part
+// behind which others come in turn.
+func (p *part) content(ctx context.Context, buf []byte) ([]byte, [32]byte, error) {
+	if p.source.header.Type != tarfmt.Reg || p.large() && p.turn == nil {
+		sum, _, err := p.digest(ctx)
+		if err == nil {
+			buf, err = p.data(buf, io.Discard)
+		}
+		return buf, sum, err
+	}
+	// A small file that is read is hashed again, whatever the index says of it: that costs next to nothing.
+	var sum [32]byte
+	h := sha256.New()
 	if p.turn != nil {
 		if h = <-p.turn.in; h == nil {
 			close(p.turn.out)
 			return buf, sum, errEarlierPart
 		}
 	}
-	buf, h, err := p.data(buf, h)
-	if p.turn != nil {
-		if err != nil {
-			close(p.turn.out)
-		} else {
-			p.turn.out <- h
-		}
+	buf, err := p.data(buf, h)
+	switch {
+	case p.turn == nil:
+	case err != nil:
+		close(p.turn.out)
+	default:
+		p.turn.out <- h
 	}
-	if err != nil || !p.last {
-		return buf, sum, err
+	if err == nil && p.last {
+		h.Sum(sum[:0])
 	}
-	h.Sum(sum[:0])
-	return append(buf, make([]byte, tarfmt.Padding(p.off+p.len))...), sum, nil
+	return buf, sum, err
 }
 
-// data appends the part's stored data and hashes the content that it stands for; a nil h is begun.
-func (p *part) data(buf []byte, h hash.Hash) ([]byte, hash.Hash, error) {
-	if h == nil {
-		h = sha256.New()
-	}
+// data appends the part's stored data and hashes the content that it stands for.
+func (p *part) data(buf []byte, h io.Writer) ([]byte, error) {
 	if p.source.header.Size == 0 {
-		return buf, h, nil
+		return buf, nil
 	}
 	f, err := tree.OpenFile(p.root, p.path, &p.seen)
 	if err != nil {
-		return buf, h, err
+		return buf, err
 	}
 	defer f.Close()
+	p.read.Add(p.len)
 	at := len(buf)
 	buf = slices.Grow(buf, int(p.len))[:at+int(p.len)]
 	if p.source.header.Sparse == nil {
 		if err := f.ReadFull(buf[at:], p.off); err != nil {
-			return buf, h, err
+			return buf, err
 		}
-		h.Write(buf[at:])
+		_, _ = h.Write(buf[at:])
 	} else if err := p.sparse(f, buf[at:], h); err != nil {
-		return buf, h, err
+		return buf, err
 	}
-	return buf, h, f.Unchanged()
+	return buf, f.Unchanged()
 }
 
 // sparse fills dst with stored bytes from p.off on: the map, then the segments one behind the other. The content
 // that is hashed runs from the first byte behind the previous part's last one; a last part ends with the file.
-func (p *part) sparse(f *tree.File, dst []byte, h hash.Hash) error {
+func (p *part) sparse(f *tree.File, dst []byte, h io.Writer) error {
 	lo, hi := p.off, p.off+p.len // the window of stored offsets
 	at := int64(0)               // stored offset of the current piece
 	if n := int64(len(p.smap)); lo < n {
@@ -112,7 +168,7 @@ func (p *part) sparse(f *tree.File, dst []byte, h hash.Hash) error {
 			if err := f.ReadFull(piece, s.Offset+a-at); err != nil {
 				return err
 			}
-			h.Write(piece)
+			_, _ = h.Write(piece)
 		}
 		at, end = at+s.Length, s.Offset+s.Length
 	}
@@ -125,8 +181,8 @@ func (p *part) sparse(f *tree.File, dst []byte, h hash.Hash) error {
 // zeroPage is what holes read as.
 var zeroPage [64 << 10]byte
 
-func zeros(h hash.Hash, n int64) {
+func zeros(h io.Writer, n int64) {
 	for ; n > 0; n -= int64(len(zeroPage)) {
-		h.Write(zeroPage[:min(n, int64(len(zeroPage)))])
+		_, _ = h.Write(zeroPage[:min(n, int64(len(zeroPage)))])
 	}
 }

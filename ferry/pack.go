@@ -27,12 +27,14 @@ type PackOptions struct {
 	Progress    Progress `json:"-"`
 	// Hold are files that the inner half keeps open as long as it works: locks, which so outlive a killed caller.
 	Hold []*os.File `json:"-"`
+	Increment
 }
 
 type packArgs struct {
 	Rest    string
 	IDs     archive.IDs
 	Options PackOptions
+	At      incrementAt
 }
 
 // FormatOf returns the format that an output's name asks for: .tar, .tar.gz and .tgz, else framed zstd.
@@ -94,7 +96,8 @@ func PackTo(ctx context.Context, e *userns.Env, dir string, out *os.File, o Pack
 	o.Policy = o.Policy.WithDefaults(privileged(e))
 	progress := o.Progress
 	o.Progress = nil
-	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o}, progress.raw(), append([]*os.File{root, out}, o.Hold...)...)
+	at, files := o.Increment.add(append([]*os.File{root, out}, o.Hold...))
+	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o, at}, progress.raw(), files...)
 	if err != nil {
 		return sum, fmt.Errorf("pack %s: %w", dir, err)
 	}
@@ -128,8 +131,14 @@ var packHalf = userns.Half[packArgs, archive.Summary]{Name: "pack", Func: func(c
 	}
 	defer root.Close()
 	o := a.Options
-	return archive.Create(ctx, root, in.Files[1], archive.CreateOptions{
+	c := archive.CreateOptions{
 		ScanOptions: archive.ScanOptions{IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, CrossMounts: o.CrossMounts, ClampMTime: o.ClampMTime},
-		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in),
-	})
+		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in), Explain: o.Explain,
+	}
+	x := a.At.open(root, in.Files, &o.Increment, &c)
+	sum, err := archive.Create(ctx, root, in.Files[1], c)
+	if err == nil {
+		x.finish(&sum)
+	}
+	return sum, err
 }}

@@ -131,6 +131,16 @@ func (p *partial) commit() error {
 	return err
 }
 
+// exchange gives the tree its name, in one step, in the place of one that is there; that one is removed by abort.
+func (p *partial) exchange() error {
+	fd := int(p.parent.Fd())
+	err := p.parent.Do(func() error { return unix.Renameat2(fd, p.temp, fd, p.name, unix.RENAME_EXCHANGE) })
+	if err != nil {
+		return &fs.PathError{Op: "rename", Path: p.name, Err: describe(err)}
+	}
+	return nil
+}
+
 // describe puts what rename(2) says of a taken name into the words of the rule.
 func describe(err error) error {
 	switch {

@@ -129,7 +129,7 @@ type refresh struct {
 func (f *refresh) unpack(ctx context.Context) (err error) {
 	o := f.Options
 	f.done.Fresh = true
-	f.done.Summary, err = unpack(ctx, f.in, unpackArgs{f.Rest, f.Name, f.As, f.IDs, UnpackOptions{Workers: o.Workers, Policy: o.Policy, Exclude: o.Exclude, Sums: o.Sums}}, f.next)
+	f.done.Summary, err = unpack(ctx, f.in, unpackArgs{f.Rest, f.Name, f.As, f.IDs, false, UnpackOptions{Workers: o.Workers, Policy: o.Policy, Exclude: o.Exclude, Sums: o.Sums}}, f.next)
 	f.done.Made = f.done.Entries
 	return err
 }

@@ -21,12 +21,15 @@ type UnpackOptions struct {
 	Exclude archive.Excludes
 	Top     string // a single top directory to strip; see archive.ExtractOptions
 	KeepTop bool
+	Replace bool     // dir may be a tree; the new one takes its place in one step when it is whole
 	Only    []string // if not empty, the paths to be unpacked, see archive.RefreshOptions
 	// Sums, if not nil, are the sums of the archive's frames; see archive.ExtractOptions.
 	Sums     [][32]byte
 	Origin   string   // recorded in the index
 	NewIndex *os.File `json:"-"` // where an index of the tree is written to; nil, or left empty: there is none
 	Progress Progress `json:"-"`
+	// Hold are files that the inner half keeps open as long as it works: locks, which so outlive a killed caller.
+	Hold []*os.File `json:"-"`
 }
 
 // DamagedError says that an archive is at fault, not the place where its tree should be.
@@ -44,6 +47,7 @@ type unpackArgs struct {
 	Rest, Name string
 	As         userns.FSIDs
 	IDs        archive.IDs
+	Index      bool // there is a file for it
 	Options    UnpackOptions
 }
 
@@ -62,7 +66,8 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 	if o.NewIndex != nil {
 		files = append(files, o.NewIndex)
 	}
-	r, err := unpackHalf.Run(ctx, e, unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o}, progress.raw(), files...)
+	a := unpackArgs{rest, name, e.CallerFSIDs(), ids(e), o.NewIndex != nil, o}
+	r, err := unpackHalf.Run(ctx, e, a, progress.raw(), append(files, o.Hold...)...)
 	if err == nil && r.Damage != "" {
 		err = &DamagedError{r.Damage}
 	}
@@ -75,7 +80,7 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 // unpackHalf gets the archive, the directory that the tree shall be in, and perhaps the file of the index.
 var unpackHalf = userns.Half[unpackArgs, unpackResult]{Name: "unpack", Func: func(ctx context.Context, in *userns.Inner, a unpackArgs) (r unpackResult, err error) {
 	x := &indexer{origin: a.Options.Origin}
-	if len(in.Files) > 2 {
+	if a.Index {
 		x.out = in.Files[2]
 	}
 	r.Summary, err = unpack(ctx, in, a, x)
@@ -94,7 +99,13 @@ func unpack(ctx context.Context, in *userns.Inner, a unpackArgs, x *indexer) (su
 		return sum, err
 	}
 	defer parent.Close()
-	if err := free(parent, a.Name); err != nil {
+	replace := false
+	if a.Options.Replace {
+		replace, err = replaceable(ctx, parent, a.Name)
+	} else {
+		err = free(parent, a.Name)
+	}
+	if err != nil {
 		return sum, err
 	}
 	p, err := newPartial(ctx, parent, a.Name)
@@ -104,6 +115,9 @@ func unpack(ctx context.Context, in *userns.Inner, a unpackArgs, x *indexer) (su
 	defer func() { err = errors.Join(err, p.abort()) }() // no effect once committed
 	if sum, err = fill(ctx, in, p.dir, &a, x); err != nil {
 		return sum, err
+	}
+	if replace {
+		return sum, p.exchange()
 	}
 	return sum, p.commit()
 }
@@ -121,6 +135,24 @@ func fill(ctx context.Context, in *userns.Inner, root *os.File, a *unpackArgs, x
 		IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, Only: o.Only, Sums: o.Sums, Workers: Workers(o.Workers), Progress: report(in), Remember: x.begin(root),
 	})
 	return r.Summary, err
+}
+
+// replaceable checks before any work that what has the target's name can go. It is false when there is nothing.
+func replaceable(ctx context.Context, parent *ParentDir, name string) (bool, error) {
+	fd, err := parent.OpenDir(name)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case err != nil:
+		return false, &fs.PathError{Op: "openat", Path: name, Err: err}
+	}
+	dir := os.NewFile(uintptr(fd), name)
+	defer dir.Close()
+	_, bad, err := tree.Removable(ctx, dir, 1)
+	if err == nil && len(bad) > 0 {
+		err = fmt.Errorf("%s cannot be replaced: %w", name, errors.Join(bad...))
+	}
+	return true, err
 }
 
 // free checks before any work that the target's name can be taken: it is absent or an empty directory.

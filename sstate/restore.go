@@ -54,6 +54,9 @@ func (c *Cache) Restore(ctx context.Context, key store.Key, dir string, o Restor
 	if errors.As(err, &damaged) {
 		return r, miss(entry, err)
 	}
+	if err == nil && len(o.Unpack.Only) == 0 {
+		c.refer(dir, key)
+	}
 	return r, err
 }
 

@@ -18,6 +18,13 @@ import (
 type SaveOptions struct {
 	Pack ferry.PackOptions   // format, output's mode and Replace are not asked for
 	Sign *minisign.SecretKey // sign the entry; nil: do not
+	// Base is the archive of an earlier state, whose frames are copied where they are still true: a key, a file, BaseNone, or BaseAuto, the
+	// default. The entry is the same whatever it is.
+	Base string
+	// Indexes is the directory of the indexes of trees; empty: there are none.
+	Indexes string
+	// Paranoid does not believe the index of the tree: all of it is read.
+	Paranoid bool
 }
 
 // Saved says what Save did.
@@ -48,13 +55,22 @@ func (c *Cache) Save(ctx context.Context, key store.Key, dir string, o SaveOptio
 	defer func() { err = errors.Join(err, p.Abort()) }() // no effect once committed
 	o.Pack.Format = archive.Framed
 	o.Pack.Hold = append(o.Pack.Hold, p.Lock())
+	why, done, err := c.increment(ctx, key, dir, &o)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
 	if s.Summary, err = ferry.PackTo(ctx, c.Env, dir, p.File(), o.Pack); err != nil {
 		return s, err
 	}
+	unbased(&s.Summary, why)
 	if err := ferry.Whole(p.File(), s.Summary, archive.Framed); err != nil {
 		return s, fmt.Errorf("save %s: %w", key, err)
 	}
-	return s, c.publish(ctx, p, key, o, &s)
+	if err = c.publish(ctx, p, key, o, &s); err == nil && !s.Present {
+		c.refer(dir, key)
+	}
+	return s, err
 }
 
 // publish signs the entry, if that is asked for, and gives it its name.

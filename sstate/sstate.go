@@ -19,6 +19,8 @@ import (
 type Cache struct {
 	Env   *userns.Env
 	Store *store.Store
+	// References is the directory of notes on which trees came from which entries; empty: none are made.
+	References string
 }
 
 // miss makes an error of the archive in an entry a miss, and moves the entry away.

@@ -19,7 +19,9 @@ const (
 	version    = 1
 	headLen    = 64
 	recordLen  = 72
+	frameLen   = 24
 	maxRecords = 1 << 22
+	maxFrames  = 1 << 21 // as many as an archive may have
 	maxOrigin  = 4096
 )
 
@@ -28,6 +30,9 @@ type header struct {
 	begun  int64
 	origin string
 }
+
+// frameSum is the beginning of a frame's sha256.
+type frameSum [16]byte
 
 // stat is the part of an inode's stat that must be as it was.
 type stat struct {
@@ -62,7 +67,7 @@ func decodeRecord(b []byte) (stat, Record) {
 
 func roundUp(n int) int { return (n + 7) &^ 7 }
 
-func appendHeader(b []byte, h header, n int) []byte {
+func appendHeader(b []byte, h header, n, frames int) []byte {
 	b = append(b, magic...)
 	b = le.AppendUint32(b, version)
 	b = le.AppendUint32(b, uint32(headLen+roundUp(len(h.origin))))
@@ -73,7 +78,7 @@ func appendHeader(b []byte, h header, n int) []byte {
 	b = append(b, h.view[:]...)
 	b = le.AppendUint64(b, uint64(n))
 	b = le.AppendUint32(b, uint32(len(h.origin)))
-	b = le.AppendUint32(b, 0)
+	b = le.AppendUint32(b, uint32(frames))
 	b = append(b, h.origin...)
 	return append(b, make([]byte, roundUp(len(h.origin))-len(h.origin))...)
 }
@@ -87,7 +92,7 @@ func load(f *os.File) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	const most = headLen + maxOrigin + maxRecords*(8+recordLen) + sha256.Size
+	const most = headLen + maxOrigin + maxRecords*(8+recordLen) + maxFrames*frameLen + sha256.Size
 	if !st.Mode().IsRegular() || st.Size() > most {
 		return nil, errors.New("what is there is no index")
 	}
@@ -112,9 +117,10 @@ func decode(b []byte) (*Index, error) {
 	if sum := sha256.Sum256(body); !bytes.Equal(sum[:], b[len(body):]) {
 		return nil, errors.New("the index is damaged")
 	}
-	n, origin := le.Uint64(b[48:]), int(le.Uint32(b[56:]))
+	n, origin, frames := le.Uint64(b[48:]), int(le.Uint32(b[56:])), uint64(le.Uint32(b[60:]))
 	head := int(le.Uint32(b[12:]))
-	if n > maxRecords || origin > maxOrigin || head != headLen+roundUp(origin) || le.Uint32(b[60:]) != 0 || uint64(len(body)) != uint64(head)+n*(8+recordLen) {
+	if n > maxRecords || origin > maxOrigin || head != headLen+roundUp(origin) || frames > maxFrames ||
+		uint64(len(body)) != uint64(head)+n*(8+recordLen)+frames*frameLen {
 		return nil, errors.New("the numbers in the index do not fit each other")
 	}
 	x := &Index{
@@ -123,8 +129,12 @@ func decode(b []byte) (*Index, error) {
 			begun:  int64(le.Uint64(b[32:])),
 			origin: string(b[headLen : headLen+origin]),
 		},
-		inos:  make([]uint64, n),
-		table: body[head+8*int(n):],
+		inos:   make([]uint64, n),
+		table:  body[head+8*int(n):][:recordLen*int(n)],
+		frames: make(map[frameSum]uint32, frames),
+	}
+	for list := body[head+(8+recordLen)*int(n):]; len(list) > 0; list = list[frameLen:] {
+		x.frames[frameSum(list)] = le.Uint32(list[len(frameSum{}):])
 	}
 	for i := range x.inos {
 		x.inos[i] = le.Uint64(body[head+8*i:])

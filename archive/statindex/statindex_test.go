@@ -35,6 +35,7 @@ func sampleWriter() *Writer {
 	w.Add(at(12, 1<<40, 1_700_000_000, 1), Record{NoHoles, [32]byte{}})
 	w.Add(dir, Record{Flags: NoXattrs})
 	w.Add(at(70, 3, 1_600_000_001, 0), Record{Digest | NoHoles, sha256.Sum256([]byte("abd"))})
+	w.AddFrame(sha256.Sum256([]byte("frame")), 0xfeedbeef)
 	return w
 }
 
@@ -70,6 +71,12 @@ func TestGolden(t *testing.T) {
 	}
 	if x.Len() != 3 || x.head.origin != "sstate:rootfs" || x.head.begun != 1_700_000_000_500_000_000 {
 		t.Errorf("%d records, %+v", x.Len(), x.head)
+	}
+	if crc, ok := x.Frame(sha256.Sum256([]byte("frame"))); !ok || crc != 0xfeedbeef {
+		t.Errorf("frame: %#x, %v", crc, ok)
+	}
+	if _, ok := x.Frame(sha256.Sum256([]byte("other"))); ok {
+		t.Error("a frame that is not recorded is known")
 	}
 	r, ok := x.Lookup(at(70, 3, 1_600_000_001, 0))
 	if !ok || r != (Record{Digest | NoHoles, sha256.Sum256([]byte("abd"))}) {
@@ -144,7 +151,7 @@ func TestNumbers(t *testing.T) {
 	head := headLen + roundUp(len("sstate:rootfs"))
 	for name, change := range map[string]func(b []byte){
 		"version": func(b []byte) { b[8] = 2 }, "header length": func(b []byte) { b[12] += 8 }, "count": func(b []byte) { b[48]++ }, "huge count": func(b []byte) { b[55] = 0xff },
-		"origin": func(b []byte) { b[56] += 8 }, "reserved": func(b []byte) { b[60] = 1 }, "order": func(b []byte) { copy(b[head:], b[head+8:head+16]) },
+		"origin": func(b []byte) { b[56] += 8 }, "frames": func(b []byte) { b[60] = 2 }, "huge frames": func(b []byte) { b[63] = 0xff }, "order": func(b []byte) { copy(b[head:], b[head+8:head+16]) },
 		"flags": func(b []byte) { b[head+3*8+36] |= 8 },
 	} {
 		bad := bytes.Clone(good)

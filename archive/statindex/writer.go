@@ -29,11 +29,12 @@ type Options struct {
 
 // Writer collects what is found in a tree. It takes 88 bytes an inode, and is safe for concurrent use.
 type Writer struct {
-	head  header
-	mu    sync.Mutex
-	order []ordinal
-	table []byte // of records, in the order in which they came
-	young int64
+	head   header
+	mu     sync.Mutex
+	order  []ordinal
+	table  []byte // of records, in the order in which they came
+	frames []byte
+	young  int64
 }
 
 // ordinal is the inode number of a record of the table.
@@ -96,6 +97,19 @@ func (w *Writer) Add(st *unix.Statx_t, r Record) {
 	}
 }
 
+// AddFrame records the CRC-32C (Castagnoli) of the stored bytes of a frame of the archive that the tree goes to, and their sha256.
+func (w *Writer) AddFrame(sum [32]byte, crc uint32) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.frames) < maxFrames*frameLen {
+		w.frames = append(w.frames, sum[:len(frameSum{})]...)
+		w.frames = le.AppendUint32(le.AppendUint32(w.frames, crc), 0)
+	}
+}
+
 // old tells whether the inode's ctime is clearly before the begin.
 func (w *Writer) old(st *unix.Statx_t) bool {
 	if s := st.Ctime.Sec; s < 0 || s > math.MaxInt64/int64(1e9)-1 {
@@ -126,7 +140,7 @@ func (w *Writer) WriteTo(out io.Writer) (int64, error) {
 		return cmp.Or(cmp.Compare(a.ino, b.ino), cmp.Compare(a.at, b.at))
 	})
 	w.order = lastOfEach(w.order)
-	head := appendHeader(nil, w.head, len(w.order))
+	head := appendHeader(nil, w.head, len(w.order), len(w.frames)/frameLen)
 	sum := sha256.New()
 	buf := bufio.NewWriterSize(io.MultiWriter(sum, out), 256<<10) // its first error is what Flush returns
 	_, _ = buf.Write(head)
@@ -138,11 +152,12 @@ func (w *Writer) WriteTo(out io.Writer) (int64, error) {
 	for _, o := range w.order {
 		_, _ = buf.Write(w.table[o.at*recordLen:][:recordLen])
 	}
+	_, _ = buf.Write(w.frames)
 	if err := buf.Flush(); err != nil {
 		return 0, err
 	}
 	n, err := out.Write(sum.Sum(nil))
-	return int64(len(head)) + int64(len(w.order))*(8+recordLen) + int64(n), err
+	return int64(len(head)) + int64(len(w.order))*(8+recordLen) + int64(len(w.frames)) + int64(n), err
 }
 
 // lastOfEach keeps the last of the records of each inode.

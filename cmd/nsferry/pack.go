@@ -66,6 +66,7 @@ type packCmd struct {
 	Force  bool   `short:"f" help:"Replace FILE if it exists, in one step."`
 	Format string `enum:"auto,zst,gz,tar" default:"auto" help:"One of ${enum}; auto goes by the name: .tar, .tar.gz, .tgz, else zst."`
 	packFlags
+	Base string `placeholder:"FILE" help:"An archive of an earlier state of the tree: what of it is still true is copied, not compressed again. The result is the same whatever it is."`
 	policyFlags
 }
 
@@ -75,16 +76,38 @@ type packFlags struct {
 	Exclude     []string `sep:"none" placeholder:"PATTERN" help:"Leave out what matches, anchored at the root of the tree: var/cache/apt/archives, tmp/*. May be repeated."`
 	CrossMounts bool     `help:"Also take what is mounted in the tree."`
 	ClampMtime  *int64   `placeholder:"EPOCH" help:"Store no modification time later than EPOCH seconds."`
+	Explain     bool     `help:"Say what was copied from the base, and why not the rest."`
 }
 
 func (f packFlags) options(g *Globals, p policyFlags) ferry.PackOptions {
-	return ferry.PackOptions{Level: f.Level, Workers: g.Jobs, Policy: p.policy(), Exclude: f.Exclude, CrossMounts: f.CrossMounts, ClampMTime: f.ClampMtime}
+	return ferry.PackOptions{
+		Level: f.Level, Workers: g.Jobs, Policy: p.policy(), Exclude: f.Exclude, CrossMounts: f.CrossMounts, ClampMTime: f.ClampMtime,
+		Increment: ferry.Increment{Explain: f.Explain},
+	}
+}
+
+// explain prints what was reused, if that is asked for. With --json it is in the result.
+func (f packFlags) explain(out *Out, sum archive.Summary) {
+	if !f.Explain || sum.Reuse == nil || out.json {
+		return
+	}
+	for _, line := range sum.Reuse.Lines() {
+		out.Note(line)
+	}
 }
 
 // Run packs a tree.
 func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) error {
 	o := c.options(g, c.policyFlags)
 	o.Replace = c.Force
+	if c.Base != "" {
+		base, err := os.Open(c.Base)
+		if err != nil {
+			return err
+		}
+		defer base.Close()
+		o.Base = base
+	}
 	if c.Format != "auto" {
 		o.Format = archive.Format(c.Format)
 	}
@@ -108,6 +131,7 @@ func (c *packCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) 
 		return err
 	}
 	warnSkipped(out, sum)
+	c.explain(out, sum)
 	out.Summary(transferred{"packed", c.Dir, sum})
 	return nil
 }

@@ -22,6 +22,9 @@ type sstateCmd struct {
 	Gc      sstateGcCmd      `cmd:"" help:"Remove entries that were not used for long, and what killed writers left."`
 	Explain sstateExplainCmd `cmd:"" help:"Say why a key is a miss, and what is most like it. Exit status 3 for a miss."`
 	Sign    sstateSignCmd    `cmd:"" help:"Sign entries (minisign's format)."`
+
+	PackObject    sstatePackObjectCmd    `cmd:"" help:"Make rootfs.tar of a tree: the body of bitbake's function that prepares an object."`
+	RestoreObject sstateRestoreObjectCmd `cmd:"" help:"Make the tree of rootfs.tar, in the place of what is there: the body of the function that finishes one."`
 }
 
 // storeFlag is the flag of every command that has to do with a store.
@@ -54,7 +57,9 @@ type sstateSaveCmd struct {
 	Key string `arg:"" help:"A name of bitbake's (sstate:…:UNIHASH_TASK), or any name."`
 	Dir string `arg:"" help:"The tree."`
 	packFlags
-	SignKey string `type:"existingfile" placeholder:"FILE" help:"Sign the entry with this secret key of minisign's, which must have no password."`
+	Base     string `default:"auto" placeholder:"KEY|FILE|auto|none" help:"An archive of an earlier state of the tree: what of it is still true is copied. auto is the entry that the tree came from or went to last, else the one with a like name that was used last. The entry is the same whatever it is."`
+	Paranoid bool   `help:"Do not believe the index of the tree: read all of it."`
+	SignKey  string `type:"existingfile" placeholder:"FILE" help:"Sign the entry with this secret key of minisign's, which must have no password."`
 	policyFlags
 }
 
@@ -74,7 +79,7 @@ func (c *sstateSaveCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f *s
 	if err != nil {
 		return err
 	}
-	o := sstate.SaveOptions{Pack: c.options(g, c.policyFlags)}
+	o := sstate.SaveOptions{Pack: c.options(g, c.policyFlags), Base: c.Base, Indexes: indexDir(), Paranoid: c.Paranoid}
 	if c.SignKey != "" {
 		secret, err := sstate.ReadSecretKey(c.SignKey)
 		if err != nil {
@@ -90,12 +95,13 @@ func (c *sstateSaveCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f *s
 	if p != nil {
 		o.Pack.Progress = func(n int64) { p.Set(n, n) }
 	}
-	sum, err := (&sstate.Cache{Env: e, Store: s}).Save(ctx, key, c.Dir, o)
+	sum, err := newCache(e, s).Save(ctx, key, c.Dir, o)
 	p.Done()
 	if err != nil {
 		return err
 	}
 	warnSkipped(out, sum.Summary)
+	c.explain(out, sum.Summary)
 	out.Summary(saved{sum})
 	return nil
 }
@@ -135,7 +141,7 @@ func (c *sstateRestoreCmd) Run(ctx context.Context, e *userns.Env, g *Globals, f
 	if p != nil {
 		o.Progress = func(n, total int64) { p.Set(n, max(n, total)) }
 	}
-	sum, err := (&sstate.Cache{Env: e, Store: s}).Restore(ctx, key, c.Dir, o)
+	sum, err := newCache(e, s).Restore(ctx, key, c.Dir, o)
 	p.Done()
 	if err != nil {
 		return err
@@ -161,4 +167,13 @@ func (f storeFlag) openFor(out *Out, key store.Key) (*store.Store, error) {
 		return nil, err
 	}
 	return sstate.OpenStore(dir, key, store.Options{Note: out.Note})
+}
+
+// newCache is the cache with its notes in the caller's cache directory. Whoever has none has no notes.
+func newCache(e *userns.Env, s *store.Store) *sstate.Cache {
+	c := &sstate.Cache{Env: e, Store: s}
+	if cache, err := os.UserCacheDir(); err == nil {
+		c.References = filepath.Join(cache, "nsferry", "trees")
+	}
+	return c
 }

@@ -120,9 +120,10 @@ func keysOr(texts []string, s *store.Store) (keys []store.Key, err error) {
 }
 
 type sstateGcCmd struct {
-	MaxSize string `placeholder:"SIZE" help:"What all entries together may take, such as 20G; those used last stay."`
-	MaxAge  string `placeholder:"AGE" help:"Entries that were not used for so long go: 30d, 12h."`
-	DryRun  bool   `short:"n" help:"Only tell what would go."`
+	MaxSize        string `placeholder:"SIZE" help:"What all entries together may take, such as 20G; those used last stay."`
+	MaxAge         string `placeholder:"AGE" help:"Entries that were not used for so long go: 30d, 12h."`
+	KeepReferenced bool   `help:"Entries that a tree of yours was restored from, or saved as, stay while the tree is there."`
+	DryRun         bool   `short:"n" help:"Only tell what would go."`
 }
 
 // collected is the summary of gc.
@@ -156,6 +157,13 @@ func (c *sstateGcCmd) Run(f *sstateCmd, out *Out) error {
 	s, err := f.open(out, false)
 	if err != nil {
 		return err
+	}
+	if c.KeepReferenced {
+		keys, err := newCache(nil, s).Referenced()
+		if err != nil {
+			return err
+		}
+		o.Keep = func(k store.Key) bool { return keys[k.String()] }
 	}
 	r, err := s.GC(o)
 	for _, key := range r.Evicted {

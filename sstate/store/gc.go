@@ -88,7 +88,7 @@ func (s *Store) evict(e Entry, dry bool) error {
 		}
 		defer unlock()
 	}
-	file := s.path(e.Key.rel())
+	file := s.path(e.Key.Path())
 	if lock, err := os.OpenFile(file+".lock", os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); err == nil {
 		defer lock.Close()
 		if err := tryLock(lock, unix.LOCK_EX); err != nil {

@@ -24,7 +24,7 @@ func filled(t *testing.T) (*Store, []Key) {
 		put(t, s, k, fmt.Sprint(i))
 		age(t, s, k, time.Duration(i)*24*time.Hour+time.Hour)
 		for _, suffix := range companions() {
-			check(t, os.WriteFile(s.path(k.rel())+suffix, []byte("xx"), 0o644))
+			check(t, os.WriteFile(s.path(k.Path())+suffix, []byte("xx"), 0o644))
 		}
 		keys = append(keys, k)
 	}
@@ -89,7 +89,7 @@ func TestGCByAge(t *testing.T) {
 		t.Error(d)
 	}
 	for _, k := range keys[3:] {
-		left, err := filepath.Glob(s.path(k.rel()) + "*")
+		left, err := filepath.Glob(s.path(k.Path()) + "*")
 		check(t, err)
 		if left != nil {
 			t.Errorf("left: %q", left)
@@ -121,7 +121,7 @@ func TestGCSparesTheBusy(t *testing.T) {
 	s, keys := filled(t)
 	o, err := s.Peek(t.Context(), keys[5])
 	check(t, err)
-	lock, err := s.lockFile(t.Context(), s.path(keys[4].rel())+".lock")
+	lock, err := s.lockFile(t.Context(), s.path(keys[4].Path())+".lock")
 	check(t, err)
 	c := gc(t, s, GCOptions{MaxSize: 1})
 	if d := cmp.Diff([]string{"k5", "k4"}, c.Busy); d != "" {
@@ -139,7 +139,7 @@ func TestGCTakesOddEntries(t *testing.T) {
 	s := open(t)
 	k := key(t, "dangling")
 	check(t, s.makeDirs(k.dir()))
-	check(t, os.Symlink("/nowhere", s.path(k.rel())))
+	check(t, os.Symlink("/nowhere", s.path(k.Path())))
 	if c := gc(t, s, GCOptions{MaxAge: time.Nanosecond}); len(c.Evicted) != 1 {
 		t.Errorf("%+v", c)
 	}
@@ -220,7 +220,7 @@ func TestExplain(t *testing.T) {
 		t.Errorf("%+v, %v", x, err)
 	}
 	// What lies in quarantine is told.
-	check(t, os.WriteFile(s.path(key(t, "free").rel()), nil, 0o644))
+	check(t, os.WriteFile(s.path(key(t, "free").Path()), nil, 0o644))
 	misses(t, s, key(t, "free"), "empty")
 	if x, err = s.Explain(t.Context(), key(t, "free")); err != nil || x.Hit || len(x.Moved) != 1 {
 		t.Errorf("%+v, %v", x, err)

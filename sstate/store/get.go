@@ -79,7 +79,7 @@ func (s *Store) Get(ctx context.Context, key Key) (*Object, error) {
 
 // Peek is Get, but that nobody is taken to use the entry.
 func (s *Store) Peek(ctx context.Context, key Key) (*Object, error) {
-	path := s.path(key.rel())
+	path := s.path(key.Path())
 	for {
 		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
@@ -119,7 +119,7 @@ func (o *Object) admit(ctx context.Context) (again bool, err error) {
 	case !st.Mode().IsRegular():
 		return false, o.Quarantine("the entry is no regular file")
 	}
-	if err := o.store.lock(ctx, o.File, unix.LOCK_SH); err != nil {
+	if err := lock(ctx, o.File, unix.LOCK_SH, o.store.opts.Note); err != nil {
 		if ctx.Err() != nil {
 			return false, err
 		}

@@ -92,5 +92,5 @@ func (k Key) Name() string { return k.text + Suffix }
 // dir is the directory that the object is in, relative to the store: as bitbake lays them out, by the unihash.
 func (k Key) dir() string { return path.Join(k.hash[:2], k.hash[2:4]) }
 
-// rel is the object's path relative to the store.
-func (k Key) rel() string { return path.Join(k.dir(), k.Name()) }
+// Path is the object's path relative to the store.
+func (k Key) Path() string { return path.Join(k.dir(), k.Name()) }

@@ -31,12 +31,12 @@ func TestKeys(t *testing.T) {
 		k, err := ParseKey(text)
 		if want == "" {
 			if err == nil {
-				t.Errorf("%q: taken as %s", text, k.rel())
+				t.Errorf("%q: taken as %s", text, k.Path())
 			}
 			continue
 		}
-		if err != nil || k.rel() != want {
-			t.Errorf("%q: %q, %v; want %q", text, k.rel(), err, want)
+		if err != nil || k.Path() != want {
+			t.Errorf("%q: %q, %v; want %q", text, k.Path(), err, want)
 		}
 	}
 	k := key(t, isar)

@@ -94,7 +94,7 @@ func (s *Store) entry(dir, name string) (e Entry, ok bool) {
 		return e, false
 	}
 	e.Key = key
-	file := s.path(key.rel())
+	file := s.path(key.Path())
 	var st unix.Stat_t
 	if err := unix.Stat(file, &st); err != nil {
 		if err := unix.Lstat(file, &st); err != nil {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsferry/nsferry/ferry"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -26,12 +28,22 @@ var errBusy = errors.New("in use by another process")
 // lockFile takes an exclusive lock on the file at path, which it makes if it is missing, and waits for it until ctx is
 // done. Closing the file releases the lock, unless a child process has inherited it.
 func (s *Store) lockFile(ctx context.Context, path string) (*os.File, error) {
+	return takeLock(ctx, path, os.FileMode(s.fileMode()), s.opts.Note)
+}
+
+// Lock takes an exclusive lock on the file at path, as a store does for its own: the file is made if it is missing, and stays. After
+// a second, note, unless nil, is told who is waited for. Closing the file releases the lock.
+func Lock(ctx context.Context, path string, note func(string)) (*os.File, error) {
+	return takeLock(ctx, path, os.FileMode(0o666&^ferry.Umask()), note)
+}
+
+func takeLock(ctx context.Context, path string, mode os.FileMode, note func(string)) (*os.File, error) {
 	for {
-		f, err := openLock(path, os.FileMode(s.fileMode()))
+		f, err := openLock(path, mode)
 		if err != nil {
 			return nil, err
 		}
-		err = s.lock(ctx, f, unix.LOCK_EX)
+		err = lock(ctx, f, unix.LOCK_EX, note)
 		same := false
 		if err == nil {
 			same, err = names(path, f)
@@ -63,7 +75,7 @@ func openLock(path string, mode os.FileMode) (*os.File, error) {
 }
 
 // lock takes a lock on an open file and waits for it until ctx is done. After a second it says who is in the way.
-func (s *Store) lock(ctx context.Context, f *os.File, how int) error {
+func lock(ctx context.Context, f *os.File, how int, note func(string)) error {
 	start, wait, told := time.Now(), time.Millisecond, false
 	for {
 		err := tryLock(f, how)
@@ -72,8 +84,8 @@ func (s *Store) lock(ctx context.Context, f *os.File, how int) error {
 		}
 		if !told && time.Since(start) >= patience {
 			told = true
-			if s.opts.Note != nil {
-				s.opts.Note(fmt.Sprintf("waiting for %s, which %s holds", f.Name(), holder(f)))
+			if note != nil {
+				note(fmt.Sprintf("waiting for %s, which %s holds", f.Name(), holder(f)))
 			}
 		}
 		select {

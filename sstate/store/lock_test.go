@@ -39,7 +39,7 @@ func TestWaitsForFlock(t *testing.T) {
 	s.opts.Note = func(text string) { said.Store(text) }
 	k := key(t, "k")
 	check(t, s.makeDirs(k.dir()))
-	_, release := flock(t, "flock", s.path(k.rel())+".lock", "sh", "-c", "echo locked; read x; :")
+	_, release := flock(t, "flock", s.path(k.Path())+".lock", "sh", "-c", "echo locked; read x; :")
 	done := make(chan error)
 	go func() { done <- tryPut(t.Context(), s, k, "one") }()
 	select {
@@ -79,7 +79,7 @@ func TestWaitsForBitbake(t *testing.T) {
 	s := open(t)
 	k := key(t, "k")
 	check(t, s.makeDirs(k.dir()))
-	lock := s.path(k.rel()) + ".lock"
+	lock := s.path(k.Path()) + ".lock"
 	_, release := flock(t, "python3", "-c", bitbakeLock, lock)
 	done := make(chan error)
 	var p *Pending
@@ -117,7 +117,7 @@ func TestLockIsInherited(t *testing.T) {
 	cmd.ExtraFiles = []*os.File{p.Lock()}
 	check(t, cmd.Start())
 	check(t, p.Abort()) // as if this process were gone
-	lock, err := openLock(s.path(k.rel())+".lock", 0o600)
+	lock, err := openLock(s.path(k.Path())+".lock", 0o600)
 	check(t, err)
 	defer lock.Close()
 	if err := tryLock(lock, 2); err == nil {

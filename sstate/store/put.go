@@ -40,7 +40,7 @@ func (s *Store) Put(ctx context.Context, key Key) (_ *Pending, err error) {
 			err = errors.Join(err, p.Abort())
 		}
 	}()
-	if p.lock, err = s.lockFile(ctx, s.path(key.rel())+".lock"); err != nil {
+	if p.lock, err = s.lockFile(ctx, s.path(key.Path())+".lock"); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	if err := s.vacate(ctx, key); err != nil {
@@ -66,16 +66,16 @@ func (s *Store) vacate(ctx context.Context, key Key) error {
 	if !errors.As(err, &miss) {
 		return err
 	}
-	st, err := os.Stat(s.path(key.rel())) // a dangling symbolic link counts as nothing
+	st, err := os.Stat(s.path(key.Path())) // a dangling symbolic link counts as nothing
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return fmt.Errorf("store: %w", err)
 	default:
-		return fmt.Errorf("store: %s is in the way (%s): %s", s.path(key.rel()), st.Mode(), miss.Reason)
+		return fmt.Errorf("store: %s is in the way (%s): %s", s.path(key.Path()), st.Mode(), miss.Reason)
 	}
 	// A signature that an evicted entry has left would be of no use for this one.
-	if err := os.Remove(s.path(key.rel()) + SignatureSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.path(key.Path()) + SignatureSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("store: %w", err)
 	}
 	return nil

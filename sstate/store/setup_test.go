@@ -131,5 +131,5 @@ func quarantined(t testing.TB, s *Store) (names []string) {
 func age(t testing.TB, s *Store, k Key, by time.Duration) {
 	t.Helper()
 	then := time.Now().Add(-by)
-	check(t, os.Chtimes(s.path(k.rel()), then, then))
+	check(t, os.Chtimes(s.path(k.Path()), then, then))
 }

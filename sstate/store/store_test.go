@@ -75,7 +75,7 @@ func TestForeignWriterWins(t *testing.T) {
 	defer func() { check(t, p.Abort()) }()
 	_, err = p.File().Write(content("ours"))
 	check(t, err)
-	check(t, os.WriteFile(s.path(k.rel()), content("theirs"), 0o644))
+	check(t, os.WriteFile(s.path(k.Path()), content("theirs"), 0o644))
 	check(t, p.Commit())
 	if p.Published() {
 		t.Error("two writers think that they were the first")
@@ -102,15 +102,15 @@ func TestOddEntries(t *testing.T) {
 			s := open(t)
 			k := key(t, "k")
 			check(t, s.makeDirs(k.dir()))
-			check(t, c.make(s.path(k.rel())))
-			check(t, os.WriteFile(s.path(k.rel())+".siginfo", []byte("x"), 0o644))
+			check(t, c.make(s.path(k.Path())))
+			check(t, os.WriteFile(s.path(k.Path())+".siginfo", []byte("x"), 0o644))
 			misses(t, s, k, c.reason)
 			if c.stays {
 				if len(quarantined(t, s)) != 0 {
 					t.Errorf("moved: %q", quarantined(t, s))
 				}
 				if name == "loop" { // in the way, and not for us to judge
-					if err := tryPut(t.Context(), s, k, "new"); err == nil || !strings.Contains(err.Error(), s.path(k.rel())) {
+					if err := tryPut(t.Context(), s, k, "new"); err == nil || !strings.Contains(err.Error(), s.path(k.Path())) {
 						t.Errorf("saved over it: %v", err)
 					}
 					return
@@ -133,7 +133,7 @@ func TestMirrorLinks(t *testing.T) {
 	k := key(t, "k")
 	put(t, mirror, k, "theirs")
 	check(t, s.makeDirs(k.dir()))
-	check(t, os.Symlink(mirror.path(k.rel()), s.path(k.rel())))
+	check(t, os.Symlink(mirror.path(k.Path()), s.path(k.Path())))
 	holds(t, s, k, "theirs")
 	if err := tryPut(t.Context(), s, k, "ours"); !errors.Is(err, ErrPresent) {
 		t.Error(err)
@@ -146,16 +146,16 @@ func TestUnreadable(t *testing.T) {
 	s := open(t)
 	k := key(t, "k")
 	put(t, s, k, "one")
-	check(t, os.Chmod(s.path(k.rel()), 0))
+	check(t, os.Chmod(s.path(k.Path()), 0))
 	misses(t, s, k, "permission denied")
-	check(t, os.Chmod(s.path(k.rel()), 0o400))
+	check(t, os.Chmod(s.path(k.Path()), 0o400))
 
 	// A store that is read-only for the caller: usable, nothing noted, nothing moved.
 	age(t, s, k, 48*time.Hour)
 	bad := key(t, "bad")
 	check(t, s.makeDirs(bad.dir()))
-	check(t, os.WriteFile(s.path(bad.rel()), nil, 0o644))
-	dirs := []string{s.dir, filepath.Dir(s.path(k.rel())), filepath.Dir(s.path(bad.rel()))}
+	check(t, os.WriteFile(s.path(bad.Path()), nil, 0o644))
+	dirs := []string{s.dir, filepath.Dir(s.path(k.Path())), filepath.Dir(s.path(bad.Path()))}
 	for _, d := range dirs {
 		check(t, os.Chmod(d, 0o500))
 	}
@@ -177,7 +177,7 @@ func TestUseIsNoted(t *testing.T) {
 	k := key(t, "k")
 	put(t, s, k, "one")
 	mtime := func() time.Time {
-		st, err := os.Stat(s.path(k.rel()))
+		st, err := os.Stat(s.path(k.Path()))
 		check(t, err)
 		return st.ModTime()
 	}
@@ -218,7 +218,7 @@ func TestSharedStore(t *testing.T) {
 		check(t, errors.Join(err, lerr))
 		unlock()
 		for path, want := range map[string]os.FileMode{
-			k.rel(): c.file, k.rel() + ".lock": c.file, k.dir(): c.dir, filepath.Dir(k.dir()): c.dir,
+			k.Path(): c.file, k.Path() + ".lock": c.file, k.dir(): c.dir, filepath.Dir(k.dir()): c.dir,
 			privateDir: c.own, versionFile: c.file, removeLock: c.file,
 		} {
 			st, err := os.Stat(s.path(path))
@@ -271,7 +271,7 @@ func TestQuarantineTakesWhatWasSeen(t *testing.T) {
 	o, err := s.Get(t.Context(), k)
 	check(t, err)
 	defer o.Close()
-	check(t, os.Remove(s.path(k.rel())))
+	check(t, os.Remove(s.path(k.Path())))
 	put(t, s, k, "two")
 	var miss *MissError
 	if err := o.Quarantine("damaged"); !errors.As(err, &miss) || miss.Moved != "" {
