@@ -32,6 +32,8 @@ type RefreshOptions struct {
 	// Remember, if not nil, is called when the tree is complete; what is known of its inodes then goes into the Writer that it returns, which may be nil.
 	Remember func() *statindex.Writer
 	Workers  int
+	// Resumed says that an earlier run has left the tree as it is: whose it is is known.
+	Resumed bool
 	// Wary refuses a tree most of whose names at the top the archive does not have.
 	Wary bool
 	// Begin, if not nil, is called before the first change, when it is known what to do and that the archive has all it takes. It is not

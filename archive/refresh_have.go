@@ -50,7 +50,10 @@ func (r *refresher) survey(ctx context.Context) error {
 		if e.Mount && !excluded {
 			return &fs.PathError{Op: "refresh", Path: e.Path, Err: tree.ErrMounted}
 		}
-		owner := r.ownedBy(e)
+		var owner error
+		if !r.Resumed { // outside of a namespace new inodes are not at once of the map
+			owner = r.ownedBy(e)
+		}
 		h := &have{path: e.Path, stat: e.Stat}
 		if e.Type() == unix.S_IFLNK && !excluded {
 			var err error

@@ -31,7 +31,7 @@ func (r *refresher) remember() error {
 			continue
 		}
 		if w.do == doKeep {
-			if known, ok := r.Index.Lookup(&w.have.stat); ok && complete(known, w) {
+			if known, _ := r.Index.Lookup(&w.have.stat); complete(known, w) {
 				out.Add(&w.have.stat, known)
 				continue
 			}
@@ -53,17 +53,22 @@ func (r *refresher) news() bool {
 		if w.carrier != i {
 			continue
 		}
-		if known, ok := r.Index.Lookup(&w.have.stat); !ok || !complete(known, w) {
+		if known, _ := r.Index.Lookup(&w.have.stat); !complete(known, w) {
 			return true
 		}
 	}
 	return false
 }
 
-// complete tells whether there is nothing left to find out.
+// complete tells whether there is nothing about w left to find out.
 func complete(known statindex.Record, w *want) bool {
-	all := statindex.NoHoles | statindex.Digest
-	return w.Type != toc.File || known.Has(all) || w.Sparse != nil && known.Has(statindex.Digest)
+	switch {
+	case len(w.meta.Xattrs) == 0 && !known.Has(statindex.NoXattrs):
+		return false
+	case w.Type != toc.File:
+		return true
+	}
+	return known.Has(statindex.Digest) && (w.Sparse != nil || known.Has(statindex.NoHoles))
 }
 
 func (r *refresher) rememberOne(out *statindex.Writer, w *want) error {

@@ -30,7 +30,7 @@ type outcome struct {
 }
 
 func TestMain(m *testing.M) {
-	userns.Main(append(Halves(), buildHalf, dumpHalf)...)
+	userns.Main(append(Halves(), buildHalf, dumpHalf, shellHalf)...)
 	if text := os.Getenv(childVar); text != "" {
 		os.Exit(child(text))
 	}

@@ -231,7 +231,7 @@ func (f *refresh) run(ctx context.Context, p *partial) (err error) {
 		}
 	}
 	f.done.Refreshed, err = archive.Refresh(ctx, f.in.Files[0], p.dir, archive.RefreshOptions{
-		IDs: f.IDs, Policy: o.Policy, Exclude: o.Exclude, Sums: o.Sums, Workers: Workers(o.Workers), Wary: f.Wary && !f.done.Resumed, Index: known,
+		IDs: f.IDs, Policy: o.Policy, Exclude: o.Exclude, Sums: o.Sums, Workers: Workers(o.Workers), Resumed: f.done.Resumed, Wary: f.Wary && !f.done.Resumed, Index: known,
 		Begin: func() error { return f.hide(p) }, Progress: report(f.in),
 		Remember: f.next.begin(p.dir),
 	})
