@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nsferry/nsferry/tier"
 
@@ -339,4 +340,19 @@ func TestPendingWithoutProc(t *testing.T) {
 	if got := names(t, path); got != "" {
 		t.Errorf("directory holds %s", got)
 	}
+}
+
+func TestCommitModTime(t *testing.T) {
+	eachWay(t, func(t *testing.T, begin func(*os.File, string, string, Options) *Pending) {
+		dir, path := openDir(t)
+		for _, want := range []time.Time{time.Unix(1700000000, 123456789), time.Unix(-5, 0)} {
+			if err := begin(dir, "out", "x", Options{ModTime: want, Overwrite: Replace}).Commit(); err != nil {
+				t.Fatal(err)
+			}
+			st, err := os.Stat(filepath.Join(path, "out"))
+			if err != nil || !st.ModTime().Equal(want) && (os.Getenv("HANDOFF_FS") == "" || want.Unix() > 0) {
+				t.Errorf("%v, %v", st.ModTime(), err)
+			}
+		}
+	})
 }

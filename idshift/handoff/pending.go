@@ -16,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,7 @@ var ErrExists = fmt.Errorf("the name is taken: %w", fs.ErrExist)
 type Options struct {
 	Mode      uint32    // exact mode of the finished file, 07777 at most, whatever umask and default ACL say; 0 means 0600
 	Overwrite Overwrite // what to do when the name is taken
+	ModTime   time.Time // modification time of the finished file; the zero value leaves it as it is
 }
 
 // Pending is a file that gets its name when it is finished. It is for one goroutine.
