@@ -27,6 +27,8 @@ const (
 // swap is what an attacker inside does.
 type swap struct {
 	Chmod  string // makes a directory 0700 and is done
+	Hold   string // keeps this file open for writing
+	Lock   string // keeps this file locked (flock(2)), open for reading
 	Target string // of symlinks: the caller's private directory, with a file "prize" in it
 }
 
@@ -35,6 +37,9 @@ var swapHalf = userns.Half[swap, int]{Name: "test swap", Func: func(ctx context.
 	at := int(in.Files[0].Fd())
 	if s.Chmod != "" {
 		return 0, unix.Fchmodat(at, s.Chmod, 0o700, 0)
+	}
+	if s.Hold+s.Lock != "" {
+		return hold(ctx, in, s)
 	}
 	kinds := []func() error{
 		func() error { return unix.Symlinkat(s.Target+"/prize", at, "new") },
@@ -63,6 +68,27 @@ var swapHalf = userns.Half[swap, int]{Name: "test swap", Func: func(ctx context.
 	_ = unix.Unlinkat(at, "new", 0)
 	return n, nil
 }}
+
+// hold keeps a file open until it is told to stop, and says when it has it.
+func hold(ctx context.Context, in *userns.Inner, s swap) (int, error) {
+	flags := unix.O_WRONLY
+	if s.Lock != "" {
+		flags = unix.O_RDONLY
+	}
+	fd, err := unix.Openat(int(in.Files[0].Fd()), s.Hold+s.Lock, flags, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	if s.Lock != "" {
+		if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
+			return 0, err
+		}
+	}
+	in.Progress("held")
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
 
 // put makes the file "new".
 func put(at int, content string, size int64) error {

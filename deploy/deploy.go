@@ -23,6 +23,7 @@ type Options struct {
 	All        bool   // a source may stand for any number of files, not for exactly one
 	Mode       uint32 // of the outputs, 0777 at most; 0 is 0644 less the umask
 	ClampMTime *int64 // seconds; no output has a later modification time
+	Give       bool   // no copies: the files themselves become the caller's and move to dest, on the same filesystem
 	Replace    bool   // outputs may exist, and are replaced when all new ones are whole
 	Symlink    string // name beside the output that is made to point to it, last
 	Sum        bool   // NAME.sha256 beside each output, as sha256sum(1) writes it
@@ -44,7 +45,7 @@ type Expectation struct {
 type Delivered struct {
 	Source string `json:"source"`
 	Output string `json:"output"`
-	Method string `json:"method"` // the rung of the ladder that it took, "stream", or the kind of compression
+	Method string `json:"method"` // the rung of the ladder that it took, "stream", "give", or the kind of compression
 	Bytes  int64  `json:"bytes"`  // of the source
 	Holes  int64  `json:"holes"`  // of these
 	Stored int64  `json:"stored"` // size of the output
@@ -59,51 +60,66 @@ type Summary struct {
 }
 
 // Halves is the table of this package's inner halves, for userns.Main.
-func Halves() []userns.Registered { return []userns.Registered{openHalf} }
+func Halves() []userns.Registered { return []userns.Registered{openHalf, giveHalf, dropHalf} }
 
 // Files deploys the files that the sources stand for to dest: a directory, or the name of the only output.
 func Files(ctx context.Context, e *userns.Env, sources []string, dest string, o Options) (sum Summary, err error) {
 	if err := o.check(len(sources)); err != nil {
 		return sum, err
 	}
-	found, err := find(ctx, e, sources, o)
-	defer func() { closeAll(found) }()
+	s, err := find(ctx, e, sources, o)
 	if err != nil {
 		return sum, err
 	}
+	defer s.close()
 	set, err := newOutputs(dest, o)
 	if err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, set.abort()) }() // no effect once committed
-	total := int64(0)
-	for _, s := range found {
-		total += s.size
-		if err := o.Expect.checkSize(s.size); err != nil {
-			return sum, fmt.Errorf("%s: %w", s.path, err)
+	for _, f := range s.found {
+		if err := o.Expect.checkSize(f.size); err != nil {
+			return sum, fmt.Errorf("%s: %w", f.path, err)
 		}
-		if err := set.add(s.path, s.name, o.clamped(s.mtime)); err != nil {
+		if err := set.add(f, o.clamped(f.mtime)); err != nil {
 			return sum, err
 		}
 	}
-	before := int64(0)
-	for i, s := range found {
+	if !o.Give {
+		if err := s.copy(ctx, set, o); err != nil {
+			return sum, err
+		}
+		return set.commit(ctx)
+	}
+	return s.give(ctx, e, set, o)
+}
+
+// copy fills the outputs.
+func (s *search) copy(ctx context.Context, set *outputs, o Options) error {
+	total, before := int64(0), int64(0)
+	for _, f := range s.found {
+		total += f.size
+	}
+	for i, f := range s.found {
 		one := o
 		if o.Progress != nil {
 			one.Progress = func(done, _ int64) { o.Progress(before+done, total) }
 		}
-		if err := set.fill(ctx, i, func(f *os.File, w *watcher) (Delivered, error) { return copyFile(ctx, f, s.file, w, one) }); err != nil {
-			return sum, err
+		err := set.fill(ctx, i, func(out *os.File, w *watcher) (Delivered, error) { return copyFile(ctx, out, f.file, w, one) })
+		if err != nil {
+			return err
 		}
-		before += s.size
+		before += f.size
 	}
-	return set.commit(ctx)
+	return nil
 }
 
 // check refuses what cannot be meant.
 func (o *Options) check(sources int) error {
 	one := sources == 1 && !o.All
 	switch {
+	case o.Give && o.Compress != "":
+		return &userns.UsageError{What: "what is given is not compressed"}
 	case o.Mode&^0o777 != 0:
 		return &userns.UsageError{What: fmt.Sprintf("mode %04o: an output cannot be setuid, setgid or sticky", o.Mode)}
 	case (o.Expect.Size != nil || o.Expect.SHA256 != "") && !one:
@@ -142,10 +158,4 @@ func copyFile(ctx context.Context, f, src *os.File, w *watcher, o Options) (Deli
 	d := Delivered{Method: string(res.Method), Bytes: res.Bytes, Holes: res.Holes, Stored: res.Bytes}
 	d.SHA256, err = w.finish(ctx, res.Bytes)
 	return d, err
-}
-
-func closeAll(found []*source) {
-	for _, s := range found {
-		s.file.Close()
-	}
 }

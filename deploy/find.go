@@ -18,6 +18,7 @@ import (
 
 // source is one file to deploy, open for reading.
 type source struct {
+	found
 	path  string // as the user knows it
 	name  string // its last component
 	file  *os.File
@@ -114,46 +115,65 @@ func sendFile(socket *os.File, about found, f *os.File) error {
 	}
 }
 
-// find has the half open all sources. The caller closes what it returns, also after an error.
-func find(ctx context.Context, e *userns.Env, sources []string, o Options) ([]*source, error) {
-	a := openArgs{InRoot: o.From != "", All: o.All, As: e.CallerFSIDs()}
-	dirs, err := a.prepare(sources, o.From)
-	defer func() {
-		for _, d := range dirs {
-			d.Close()
-		}
-	}()
+// search is what was asked for, and what there is of it. close releases it.
+type search struct {
+	args  openArgs
+	dirs  []*os.File // that the sources are below
+	found []*source
+}
+
+func (s *search) close() {
+	for _, d := range s.dirs {
+		d.Close()
+	}
+	for _, f := range s.found {
+		f.file.Close()
+	}
+}
+
+// files are the open files of all sources.
+func (s *search) files() (files []*os.File) {
+	for _, f := range s.found {
+		files = append(files, f.file)
+	}
+	return files
+}
+
+// find has the half open all sources.
+func find(ctx context.Context, e *userns.Env, sources []string, o Options) (_ *search, err error) {
+	s := &search{args: openArgs{InRoot: o.From != "", All: o.All, As: e.CallerFSIDs()}}
+	if s.dirs, err = s.args.prepare(sources, o.From); err == nil {
+		err = s.open(ctx, e, o.From)
+	}
 	if err != nil {
+		s.close()
 		return nil, err
 	}
+	return s, nil
+}
+
+// open runs the half and takes in what it sends.
+func (s *search) open(ctx context.Context, e *userns.Env, from string) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
+		return os.NewSyscallError("socketpair", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "socket"), os.NewFile(uintptr(pair[1]), "socket")
 	defer ours.Close()
-	type result struct {
-		files []*source
-		err   error
-	}
-	received := make(chan result, 1)
-	go func() {
-		var r result
-		r.files, r.err = a.receive(ours, o.From)
-		received <- r
-	}()
-	n, err := openHalf.Run(ctx, e, a, nil, append([]*os.File{theirs}, dirs...)...)
+	received := make(chan error, 1)
+	go func() { received <- s.receive(ours, from) }()
+	n, err := openHalf.Run(ctx, e, s.args, nil, append([]*os.File{theirs}, s.dirs...)...)
 	theirs.Close() // the last end: whatever became of the half, the receiver sees the end
-	r := <-received
+	lost := <-received
 	switch {
 	case err != nil:
-		return r.files, err
-	case r.err != nil:
-		return r.files, r.err
-	case len(r.files) != n:
-		return r.files, fmt.Errorf("%d files were opened inside, and %d came out", n, len(r.files))
+		return err
+	case lost != nil:
+		return lost
+	case len(s.found) != n:
+		return fmt.Errorf("%d files were opened inside, and %d came out", n, len(s.found))
 	}
-	return r.files, nil
+	return nil
 }
 
 // prepare opens the directories that the sources are below.
@@ -193,29 +213,27 @@ func (a *openArgs) prepare(sources []string, from string) (dirs []*os.File, err 
 }
 
 // receive takes files from the socket until no end of it is open elsewhere. It always reads on to that end.
-func (a *openArgs) receive(socket *os.File, from string) (files []*source, err error) {
+func (s *search) receive(socket *os.File, from string) (err error) {
 	text, rights := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
 	for {
 		n, oob, flags, _, rerr := unix.Recvmsg(int(socket.Fd()), text, rights, unix.MSG_CMSG_CLOEXEC)
-		if rerr == unix.EINTR {
+		switch {
+		case rerr == unix.EINTR:
 			continue
-		}
-		if rerr != nil {
-			return files, errors.Join(err, os.NewSyscallError("recvmsg", rerr))
-		}
-		if n == 0 {
-			return files, err
-		}
-		if flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
+		case rerr != nil:
+			return errors.Join(err, os.NewSyscallError("recvmsg", rerr))
+		case n == 0:
+			return err
+		case flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0:
 			err = errors.Join(err, errors.New("a file was lost on its way out: too many are open (ulimit -n)"))
 			continue
 		}
-		s, perr := a.source(text[:n], rights[:oob], from)
-		if perr != nil {
-			err = errors.Join(err, perr)
+		f, serr := s.args.source(text[:n], rights[:oob], from)
+		if serr != nil {
+			err = errors.Join(err, serr)
 			continue
 		}
-		files = append(files, s)
+		s.found = append(s.found, f)
 	}
 }
 
@@ -233,7 +251,7 @@ func (a *openArgs) source(text, rights []byte, from string) (*source, error) {
 	if err := json.Unmarshal(text, &about); err != nil {
 		return nil, errors.Join(err, unix.Close(fds[0]))
 	}
-	s := &source{path: string(about.Path), name: path.Base(string(about.Path))}
+	s := &source{found: about, path: string(about.Path), name: path.Base(string(about.Path))}
 	w := a.Wants[about.Want]
 	if from != "" {
 		s.path = path.Join(from, s.path)

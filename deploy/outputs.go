@@ -72,17 +72,24 @@ func (s *outputs) take(name string) error {
 	return nil
 }
 
-// add begins the output for a source called name.
-func (s *outputs) add(source, name string, mtime time.Time) (err error) {
-	out := &output{name: name + s.o.Compress.suffix(), plain: name}
+// add begins the output for a source.
+func (s *outputs) add(f *source, mtime time.Time) (err error) {
+	out := &output{name: f.name + s.o.Compress.suffix(), plain: f.name}
 	if s.name != "" {
 		if len(s.list) > 0 {
 			return fmt.Errorf("%s is not a directory, and there is more than one output", filepath.Join(s.path, s.name))
 		}
 		out.name, out.plain = s.name, strings.TrimSuffix(s.name, s.o.Compress.suffix())
 	}
-	out.done = Delivered{Source: source, Output: filepath.Join(s.path, out.name)}
-	if out.main, err = s.begin(out.name, mtime); err != nil {
+	out.done = Delivered{Source: f.path, Output: filepath.Join(s.path, out.name)}
+	var adopted *os.File
+	if s.o.Give {
+		if err := s.sameFilesystem(f); err != nil {
+			return err
+		}
+		adopted = f.file
+	}
+	if out.main, err = s.begin(out.name, mtime, adopted); err != nil {
 		return err
 	}
 	s.list = append(s.list, out)
@@ -97,7 +104,8 @@ func (s *outputs) add(source, name string, mtime time.Time) (err error) {
 	return err
 }
 
-func (s *outputs) begin(name string, mtime time.Time) (*handoff.Pending, error) {
+// begin begins a new file, or a new name of adopted.
+func (s *outputs) begin(name string, mtime time.Time, adopted *os.File) (p *handoff.Pending, err error) {
 	if err := s.take(name); err != nil {
 		return nil, err
 	}
@@ -105,7 +113,11 @@ func (s *outputs) begin(name string, mtime time.Time) (*handoff.Pending, error) 
 	if s.o.Replace {
 		opts.Overwrite = handoff.Replace
 	}
-	p, err := handoff.NewPending(s.dir, name, opts)
+	if adopted != nil {
+		p, err = handoff.Adopt(s.dir, name, adopted, opts)
+	} else {
+		p, err = handoff.NewPending(s.dir, name, opts)
+	}
 	if errors.Is(err, handoff.ErrExists) {
 		return nil, fmt.Errorf("%s: %w; --force replaces it", filepath.Join(s.path, name), handoff.ErrExists)
 	}
@@ -115,9 +127,21 @@ func (s *outputs) begin(name string, mtime time.Time) (*handoff.Pending, error) 
 	return p, nil
 }
 
+// sameFilesystem demands that a file can have a name in the directory.
+func (s *outputs) sameFilesystem(f *source) error {
+	var file, dir unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(f.file.Fd()), &file), unix.Fstat(int(s.dir.Fd()), &dir)); err != nil {
+		return err
+	}
+	if file.Dev != dir.Dev {
+		return fmt.Errorf("%s and %s are not on one filesystem: %w; without --give it is copied", f.path, s.path, unix.EXDEV)
+	}
+	return nil
+}
+
 // beside begins a file that tells of an output.
 func (s *outputs) beside(name string) (*handoff.Pending, error) {
-	p, err := s.begin(name, time.Time{})
+	p, err := s.begin(name, time.Time{}, nil)
 	if err == nil {
 		s.extras, s.extra = append(s.extras, p), append(s.extra, filepath.Join(s.path, name))
 	}

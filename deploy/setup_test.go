@@ -29,14 +29,15 @@ func TestMain(m *testing.M) {
 
 // plant is an inode that a test wants inside. Directories above it are made.
 type plant struct {
-	Path  rawString
-	Data  map[int64]string // at offsets
-	Size  int64            // 0: where the data end
-	Mode  uint32           // 0: 0600
-	Owner uint32
-	Link  string // makes it a symlink
-	Hard  string // makes it a hard link
-	Kind  uint32 // S_IFIFO, S_IFSOCK, S_IFDIR; 0 is a regular file
+	Path   rawString
+	Data   map[int64]string // at offsets
+	Size   int64            // 0: where the data end
+	Mode   uint32           // 0: 0600
+	Owner  uint32
+	Link   string // makes it a symlink
+	Hard   string // makes it a hard link
+	Rights bool   // an ACL and a capability
+	Kind   uint32 // S_IFIFO, S_IFSOCK, S_IFDIR; 0 is a regular file
 }
 
 // rawString is a name, which JSON would make valid UTF-8.
@@ -95,8 +96,11 @@ func (p plant) write(path string) error {
 	if p.Owner != 0 {
 		err = errors.Join(err, f.Chown(int(p.Owner), int(p.Owner)))
 	}
-	return errors.Join(err, syscall.Fchmod(int(f.Fd()), max(p.Mode, 0o600)),
-		os.Chtimes(path, epoch, epoch))
+	err = errors.Join(err, syscall.Fchmod(int(f.Fd()), max(p.Mode, 0o600)))
+	if p.Rights {
+		err = errors.Join(err, rights(f))
+	}
+	return errors.Join(err, os.Chtimes(path, epoch, epoch))
 }
 
 // text is a file with the content s.

@@ -22,8 +22,8 @@ func Stream(ctx context.Context, in *os.File, dest string, o Options) (sum Summa
 	if err := o.check(1); err != nil {
 		return sum, err
 	}
-	if o.Compress != "" {
-		return sum, &userns.UsageError{What: "a stream is not compressed on its way; pipe it through zstd(1) or gzip(1)"}
+	if o.Compress != "" || o.Give {
+		return sum, &userns.UsageError{What: "a stream can be neither given nor compressed on its way; pipe it through zstd(1) or gzip(1)"}
 	}
 	set, err := newOutputs(dest, o)
 	if err != nil {
@@ -33,7 +33,7 @@ func Stream(ctx context.Context, in *os.File, dest string, o Options) (sum Summa
 	if set.name == "" {
 		return sum, fmt.Errorf("%s is a directory, and what comes through a pipe has no name", dest)
 	}
-	if err := set.add("-", set.name, time.Time{}); err != nil {
+	if err := set.add(&source{path: "-", name: set.name}, time.Time{}); err != nil {
 		return sum, err
 	}
 	err = set.fill(ctx, 0, func(f *os.File, w *watcher) (Delivered, error) { return readStream(ctx, f, in, w, o) })

@@ -15,6 +15,7 @@ type deployCmd struct {
 	Paths        []string `arg:"" name:"src-dest" help:"SRC… DEST: files of the tree that --from names, or else of yours or your sub-ids, or - for standard input; last, a directory or the output's name. *, ? and [] in SRC stand for exactly one file."`
 	From         string   `placeholder:"ROOTFS" help:"The tree that SRC is in. Links to directories are followed as if it were the root directory; the file itself may be none."`
 	All          bool     `help:"SRC may stand for several files."`
+	Give         bool     `help:"No copies: SRC itself becomes yours and moves to DEST, on the same filesystem."`
 	Force        bool     `short:"f" help:"Replace outputs that exist, each in one step."`
 	FileMode     string   `short:"m" placeholder:"MODE" help:"Of the outputs, octal; default is 0644 less the umask."`
 	ClampMtime   *int64   `placeholder:"EPOCH" help:"Give no output a modification time later than EPOCH seconds."`
@@ -83,7 +84,7 @@ func (c *deployCmd) Run(ctx context.Context, env envFunc, g *Globals, out *Out) 
 
 func (c *deployCmd) options(g *Globals) (o deploy.Options, err error) {
 	o = deploy.Options{
-		From: c.From, All: c.All, Replace: c.Force, ClampMTime: c.ClampMtime, Symlink: c.Symlink, Sum: c.Sha256, Map: c.Bmap,
+		From: c.From, All: c.All, Give: c.Give, Replace: c.Force, ClampMTime: c.ClampMtime, Symlink: c.Symlink, Sum: c.Sha256, Map: c.Bmap,
 		Level: c.Level, Workers: g.Jobs, Expect: deploy.Expectation{Size: c.ExpectSize, SHA256: c.ExpectSHA256},
 	}
 	if c.Compress != "none" {
