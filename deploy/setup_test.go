@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	userns.Main(append(append(Halves(), ferry.Halves()...), plantHalf, swapHalf)...)
+	userns.Main(append(append(Halves(), ferry.Halves()...), plantHalf, swapHalf, abuseHalf)...)
 	tier.PrivateMounts()
 	os.Exit(m.Run())
 }

@@ -179,26 +179,3 @@ func (p *Pending) dropTemp() error {
 }
 
 func procPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
-
-// Alone tells whether nobody else has the file open: an error when somebody has, with whom it would change after it has got its
-// name. It asks for a lease (fcntl(2), F_SETLEASE), which only the file's owner may, and gives it back: a write lease for a file that is
-// open for writing here, so that this has to be the only opening of it; else a read lease, for which there may be readers.
-func Alone(f *os.File) error {
-	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
-	kind := unix.F_RDLCK
-	if flags&unix.O_ACCMODE != unix.O_RDONLY {
-		kind = unix.F_WRLCK
-	}
-	if err == nil {
-		if _, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, kind); err == nil {
-			_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
-		}
-	}
-	if isAny(err, unix.EAGAIN) {
-		err = fmt.Errorf("another process has it open, and could change it later: %w", unix.ETXTBSY)
-	}
-	if err != nil {
-		return &os.PathError{Op: "lease", Path: f.Name(), Err: err}
-	}
-	return nil
-}
