@@ -93,7 +93,7 @@ func (a *openArgs) open(ctx context.Context, in *userns.Inner, i int, w want) (n
 		err = sendFile(in.Files[0], found{i, []byte(path)}, f)
 		f.Close()
 		if err != nil {
-			return n, err
+			return n, fmt.Errorf("%s: %w", s.name(path), err)
 		}
 		n++
 	}
@@ -169,7 +169,7 @@ func (s *search) open(ctx context.Context, e *userns.Env, from string) error {
 	case err != nil:
 		return err
 	case lost != nil:
-		return lost
+		return fmt.Errorf("%s: %w", s.args.Wants[0].Text, lost)
 	case len(s.found) != n:
 		return fmt.Errorf("%d files were opened inside, and %d came out", n, len(s.found))
 	}
