@@ -85,6 +85,9 @@ func TestMaps(t *testing.T) {
 			}
 			for _, o := range ways {
 				d := g.must(t, "img", g.out(), o)
+				if name != "scattered" && name != "odd" {
+					continue // the maps are compared below, digests and all
+				}
 				tool(t, g.out(), "bmaptool", "--quiet", "copy", "--bmap", "img.bmap", d.Output, "copy")
 				tool(t, g.out(), "cmp", "copy", filepath.Join(g.root(), "img"))
 				check(t, os.Remove(g.out("copy")))

@@ -55,6 +55,9 @@ func (s *rawString) UnmarshalJSON(text []byte) error {
 // plantHalf makes plants in a directory, as inner root.
 var plantHalf = userns.Half[[]plant, struct{}]{Name: "test plant", Func: func(_ context.Context, in *userns.Inner, all []plant) (none struct{}, err error) {
 	root := fmt.Sprintf("/proc/self/fd/%d", in.Files[0].Fd())
+	if err := in.Files[0].Chown(0, 0); err != nil {
+		return none, err
+	}
 	for _, p := range all {
 		path := filepath.Join(root, string(p.Path))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
