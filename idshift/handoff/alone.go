@@ -34,8 +34,15 @@ func Alone(f *os.File) error {
 }
 
 // Reopen opens the file once more, for foreign code to write to. What that keeps of it, Reclaim finds. The caller closes it.
+// Who holds the descriptor can also open it by /dev/fd, whatever his ids are: nobody else can get at a file without a name.
 func (p *Pending) Reopen() (*os.File, error) {
-	return p.dir.openat("open", unix.AT_FDCWD, procPath(p.file), p.name, unix.O_RDWR, 0)
+	f, err := p.dir.openat("open", unix.AT_FDCWD, procPath(p.file), p.name, unix.O_RDWR, 0)
+	if err == nil && p.temp == "" {
+		if err = p.chmod(0o666); err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	return f, err
 }
 
 // Reclaim takes back a file that foreign code could write to and that may have belonged to it: nobody else may have it open or
