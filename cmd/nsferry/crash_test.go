@@ -112,6 +112,9 @@ func (s *crashSite) commands() []crashCommand {
 				intact(t)
 			},
 			whole: intact, clear: [][]string{}},
+		{name: "deploy", args: []string{"deploy", "-f", "--from", "tree", "bin/busybox", "new"},
+			check: func(t *testing.T, _ string) { s.isDeployed(t, true) },
+			whole: func(t *testing.T) { s.isDeployed(t, false) }, clear: [][]string{{"rm", "new"}}},
 		{name: "rm", args: []string{"rm", "-f", "gone"},
 			prepare: func(t *testing.T) { s.ok(t, "unpack", "reference.tar.zst", "gone") },
 			check:   func(*testing.T, string) {}, whole: func(*testing.T) {}, clear: [][]string{}},
@@ -238,6 +241,20 @@ func (s *crashSite) isPacked(t *testing.T, before []byte) {
 	}
 	if err != nil || !bytes.Equal(got, s.packed) && (before == nil || !bytes.Equal(got, before)) {
 		t.Errorf("the archive is neither old nor whole: %d bytes, %v", len(got), err)
+	}
+}
+
+// isDeployed demands that the output is whole or, if that may be, not there.
+func (s *crashSite) isDeployed(t *testing.T, orNot bool) {
+	t.Helper()
+	got, err := os.ReadFile(s.path("new"))
+	if orNot && errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	box, lerr := exec.LookPath("busybox")
+	want, rerr := os.ReadFile(box)
+	if err := errors.Join(err, lerr, rerr); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the output is not whole: %d bytes of %d, %v", len(got), len(want), err)
 	}
 }
 
