@@ -4,16 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
+	"strings"
+	"time"
 
+	"github.com/nsferry/nsferry/idshift/userns"
 	"github.com/nsferry/nsferry/sstate/debs"
 )
 
 type debsCmd struct {
-	Import debsImportCmd `cmd:"" help:"Lend the cached debs to apt inside a rootfs."`
-	Export debsExportCmd `cmd:"" help:"Take the debs that apt has downloaded into the cache: checked against apt's lists, whole or not at all."`
-	Verify debsVerifyCmd `cmd:"" help:"Read all cached debs; find those that are damaged, or not what lists say."`
+	Import  debsImportCmd  `cmd:"" help:"Lend the cached debs to apt inside a rootfs."`
+	Export  debsExportCmd  `cmd:"" help:"Take the debs that apt has downloaded into the cache: checked against apt's lists, whole or not at all."`
+	Stage   debsStageCmd   `cmd:"" help:"Make a directory with the cached debs for a tool that enters a namespace by itself, as mmdebstrap."`
+	Unstage debsUnstageCmd `cmd:"" help:"Take what such a tool has left in the directory into the cache, and remove it."`
+	Prune   debsPruneCmd   `cmd:"" help:"Remove packages from the cache: superseded, old, or too many bytes."`
+	Verify  debsVerifyCmd  `cmd:"" help:"Read all cached debs; find those that are damaged, or not what lists say."`
 }
 
 // warnDebs reports files that a command could do without.
@@ -80,14 +87,18 @@ type debsExportCmd struct {
 func (c *debsExportCmd) Run(ctx context.Context, g *Globals, env envFunc, out *Out) error {
 	sum, err := debs.Export(ctx, debs.EnvFunc(env), c.Rootfs, c.Dl, debs.ExportOptions{Unlisted: c.Unlisted, LocalRepos: c.LocalRepo,
 		Lists: c.Lists, KeepMode: c.KeepMode, DryRun: c.DryRun, Workers: g.Jobs, Note: out.note})
-	if reported(err) {
-		if n := len(sum.Unlisted); n > 0 {
-			out.Warn(Warning{What: "debs that no list knows, not exported", Count: int64(n), First: sum.Unlisted[0]})
-		}
-		out.Summary(sum)
-		return errors.Join(err, printPlan(out, sum.Plan))
+	return reportExport(out, sum, err)
+}
+
+func reportExport(out *Out, sum debs.Exported, err error) error {
+	if !reported(err) {
+		return err
 	}
-	return err
+	if n := len(sum.Unlisted); n > 0 {
+		out.Warn(Warning{What: "debs that no list knows, not exported", Count: int64(n), First: sum.Unlisted[0]})
+	}
+	out.Summary(sum)
+	return errors.Join(err, printPlan(out, sum.Plan))
 }
 
 type debsVerifyCmd struct {
@@ -128,4 +139,93 @@ func printPlan(out *Out, plan []debs.Step) error {
 		}
 	}
 	return nil
+}
+
+type debsStageCmd struct {
+	Dl         string    `arg:"" name:"dl" help:"The cache."`
+	Dir        string    `arg:"" help:"A new or empty directory, which inner root can reach by path."`
+	Link       debs.Link `enum:"safe,hard,reflink,copy" default:"safe" help:"As for import."`
+	OnlyNeeded string    `placeholder:"FILE" help:"As for import; package names need lists, which a new directory has not."`
+}
+
+// Run stages.
+func (c *debsStageCmd) Run(ctx context.Context, g *Globals, env envFunc, out *Out) (err error) {
+	o := debs.StageOptions{Link: c.Link, Workers: g.Jobs, Note: out.note}
+	if c.OnlyNeeded != "" {
+		if o.Needed, err = readNeeded(c.OnlyNeeded); err != nil {
+			return err
+		}
+	}
+	sum, err := debs.Stage(ctx, debs.EnvFunc(env), c.Dl, c.Dir, o)
+	if reported(err) {
+		warnDebs(out, "damaged debs left in the cache", sum.Damaged)
+		out.Summary(sum)
+	}
+	return err
+}
+
+type debsUnstageCmd struct {
+	Dir      string        `arg:"" help:"The directory of stage; removed afterwards."`
+	Dl       string        `arg:"" name:"dl" help:"The cache; made if it is missing."`
+	Unlisted debs.Unlisted `enum:"skip,keep,fail" default:"skip" help:"As for export."`
+	DryRun   bool          `short:"n" help:"Change nothing; print the plan."`
+}
+
+// Run unstages.
+func (c *debsUnstageCmd) Run(ctx context.Context, g *Globals, env envFunc, out *Out) error {
+	sum, err := debs.Unstage(ctx, debs.EnvFunc(env), c.Dir, c.Dl, debs.ExportOptions{Unlisted: c.Unlisted, DryRun: c.DryRun, Workers: g.Jobs, Note: out.note})
+	return reportExport(out, sum, err)
+}
+
+type debsPruneCmd struct {
+	Dl           string        `arg:"" name:"dl" help:"The cache."`
+	KeepVersions int           `placeholder:"N" help:"Keep the N newest versions of each package, by Debian's order of versions."`
+	MaxAge       time.Duration `placeholder:"DURATION" help:"Remove what came, or was hard linked, longer ago, as 720h."`
+	MaxSize      string        `placeholder:"BYTES" help:"Remove what has not been used for longest until no more bytes are left; K, M, G and T are powers of 1024."`
+	KeepFor      []string      `type:"path" placeholder:"PATH" help:"Keep what a rootfs has installed, or what a manifest names, in any case."`
+	DryRun       bool          `short:"n" help:"Remove nothing; print what would go."`
+}
+
+// Run prunes.
+func (c *debsPruneCmd) Run(ctx context.Context, env envFunc, out *Out) error {
+	o := debs.PruneOptions{Versions: c.KeepVersions, Age: c.MaxAge, Keep: c.KeepFor, DryRun: c.DryRun, Note: out.note}
+	if c.MaxSize != "" {
+		n, err := parseSize(c.MaxSize)
+		if err != nil {
+			return err
+		}
+		o.Size = n
+	}
+	if o.Versions <= 0 && o.Age <= 0 && o.Size <= 0 {
+		return &userns.UsageError{What: "prune by what? give --keep-versions, --max-age or --max-size"}
+	}
+	p, err := debs.Prune(ctx, debs.EnvFunc(env), c.Dl, o)
+	if err != nil {
+		return err
+	}
+	warnDebs(out, "files that are no packages, left alone", p.Odd)
+	out.Summary(p)
+	if !c.DryRun || out.json {
+		return nil
+	}
+	for _, r := range p.Removed {
+		if _, err := fmt.Fprintf(out.Stdout, "%q\t%s\n", r.File, r.Reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseSize reads a number of bytes.
+func parseSize(s string) (int64, error) {
+	digits := strings.TrimRight(s, "KMGT")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	shift := 0
+	if unit := s[len(digits):]; unit != "" {
+		shift = 10 * (1 + strings.Index("KMGT", unit))
+	}
+	if err != nil || n <= 0 || len(s)-len(digits) > 1 || n > math.MaxInt64>>shift {
+		return 0, &userns.UsageError{What: fmt.Sprintf("%q is no size; give a number of bytes, or one with K, M, G or T", s)}
+	}
+	return n << shift, nil
 }

@@ -30,7 +30,7 @@ import (
 
 // Halves is the table of this package's inner halves, for userns.Main.
 func Halves() []userns.Registered {
-	return []userns.Registered{listHalf, listsHalf, closureHalf, fillHalf, placeHalf, settleHalf}
+	return []userns.Registered{listHalf, listsHalf, closureHalf, fillHalf, placeHalf, settleHalf, installedHalf}
 }
 
 // EnvFunc decides how inner halves run. It is asked only when something has to be done that the caller himself may not do.

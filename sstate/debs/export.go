@@ -209,7 +209,7 @@ func (x *exporter) prepare(ctx context.Context, todo []Step) error {
 	}
 	x.digests = openRecord(x.dl.dir)
 	var err error
-	if x.index, err = lookUp(ctx, x.rootfs, x.Lists, todo); err != nil {
+	if x.index, err = lookUp(ctx, x.rootfs, x.Lists, packageNames(todo)); err != nil {
 		return err
 	}
 	if x.local, err = findLocal(x.LocalRepos); err != nil {

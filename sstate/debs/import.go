@@ -237,7 +237,7 @@ func (m *importer) apply(ctx context.Context, e *userns.Env, plan []Step) error 
 	}
 	var err error
 	m.digests = openRecord(m.dl.dir)
-	if m.index, err = lookUp(ctx, m.rootfs, m.Lists, todo); err != nil {
+	if m.index, err = lookUp(ctx, m.rootfs, m.Lists, packageNames(todo)); err != nil {
 		return err
 	}
 	for c := range slices.Chunk(todo, 200) {

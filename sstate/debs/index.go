@@ -52,23 +52,40 @@ func (x Index) add(list []byte, wanted map[string]bool) error {
 	return nil
 }
 
-// stanza takes up one package. One without SHA256 or size is as good as not listed.
+// stanza takes up one package. One without SHA256 is as good as not listed.
 func (x Index) stanza(text []byte) error {
 	f := fields(text, "Package", "Version", "Architecture", "Size", "SHA256")
-	if f[3] == "" || f[4] == "" {
-		return nil
-	}
 	p := Package{Name: f[0], Version: f[1], Arch: f[2]}
-	size, err := strconv.ParseInt(f[3], 10, 64)
-	if err != nil || size < 0 {
-		return fmt.Errorf("package %s: the size %q is no number", p, f[3])
+	if f[4] == "" { // of a source package its .dsc counts, which has the rest
+		files, err := checksums(text)
+		for name, sum := range files {
+			if strings.HasSuffix(name, ".dsc") {
+				p.Arch = archSource
+				x.put(p, sum)
+			}
+		}
+		return err
 	}
-	sum := Sum{Size: size}
-	if n, err := hex.Decode(sum.SHA256[:], []byte(f[4])); err != nil || n != len(sum.SHA256) || len(f[4]) != 64 {
-		return fmt.Errorf("package %s: the SHA256 %q is none", p, f[4])
+	sum, err := parseSum(f[3], f[4])
+	if err != nil {
+		return fmt.Errorf("package %s: %w", p, err)
 	}
 	x.put(p, sum)
 	return nil
+}
+
+// parseSum reads size and digest as lists have them.
+func parseSum(size, digest string) (s Sum, err error) {
+	if s.Size, err = strconv.ParseInt(size, 10, 64); err != nil || s.Size < 0 {
+		return s, fmt.Errorf("the size %q is no number", size)
+	}
+	if len(digest) != 2*len(s.SHA256) {
+		return s, fmt.Errorf("the SHA256 %q is none", digest)
+	}
+	if _, err := hex.Decode(s.SHA256[:], []byte(digest)); err != nil {
+		return s, fmt.Errorf("the SHA256 %q is none", digest)
+	}
+	return s, nil
 }
 
 // put adds a sum, also under the name without an epoch that the package has in a pool: what is judged is the content.

@@ -37,6 +37,7 @@ type File struct {
 	UID, GID uint32 // as the lister sees them
 	Size     int64
 	MTime    int64 // ns
+	CTime    int64 // ns
 	Dev, Ino uint64
 }
 
@@ -96,7 +97,7 @@ func list(dir *os.File) (Listing, error) {
 }
 
 func file(name string, st *unix.Stat_t) File {
-	return File{Name: bytesName(name), Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, MTime: st.Mtim.Nano(), Dev: st.Dev, Ino: st.Ino}
+	return File{Name: bytesName(name), Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano(), Dev: st.Dev, Ino: st.Ino}
 }
 
 // restArgs is the argument of a half that needs none but where in its file the rootfs is.

@@ -82,12 +82,12 @@ func index(all []entry) (Index, error) {
 	return x, nil
 }
 
-// isList tells Packages files by their names: apt's own (…_Packages), a repository's (Packages), compressed or not.
+// isList tells Packages and Sources files by their names: apt's own (…_Packages), a repository's (Packages), compressed or not.
 func isList(name string) bool {
 	for _, suffix := range [...]string{".gz", ".xz", ".zst", ".bz2", ".lz4"} {
 		name = strings.TrimSuffix(name, suffix)
 	}
-	return name == "Packages" || strings.HasSuffix(name, "_Packages")
+	return name == "Packages" || name == "Sources" || strings.HasSuffix(name, "_Packages") || strings.HasSuffix(name, "_Sources")
 }
 
 // readLists reads all Packages files of dir, for the named packages; nil is for all.
@@ -225,13 +225,10 @@ func kind(mode uint32) string {
 	return "a device"
 }
 
-// lookUp returns what is known of the packages of steps: by the Packages files in the directory lists of the caller's, or those of
+// lookUp returns what is known of the named packages: by the Packages files in the directory lists of the caller's, or those of
 // the rootfs when that is "".
-func lookUp(ctx context.Context, r *rootfs, lists string, steps []Step) (Index, error) {
-	names := make([]string, 0, len(steps))
-	for _, s := range steps {
-		names = append(names, s.pkg.Name)
-	}
+func lookUp(ctx context.Context, r *rootfs, lists string, names []string) (Index, error) {
+	names = slices.Clone(names)
 	slices.Sort(names)
 	names = slices.Compact(names)
 	if lists != "" {

@@ -113,3 +113,12 @@ func (s Step) against(have map[bytesName]*File) Step {
 	}
 	return s
 }
+
+// packageNames returns the names of the steps' packages.
+func packageNames(steps []Step) []string {
+	names := make([]string, 0, len(steps))
+	for _, s := range steps {
+		names = append(names, s.pkg.Name)
+	}
+	return names
+}

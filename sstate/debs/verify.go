@@ -15,117 +15,120 @@ import (
 
 // VerifyOptions say what Verify compares with, and what it does about damage.
 type VerifyOptions struct {
-	Lists   []string     // directories of Packages files, or rootfs trees with apt's lists
+	Lists   []string     // directories of Packages and Sources files, or rootfs trees with apt's lists
 	Remove  bool         // the damaged ones
 	DryRun  bool         // of Remove
 	Workers int          //
 	Note    func(string) // told what is waited for; may be nil
 }
 
-// Verified is what Verify found.
+// Verified is what Verify found, of debs and of source packages.
 type Verified struct {
-	Right   int       `json:"right"`   // whole, and with the content that a list says
-	Whole   int       `json:"whole"`   // whole, and in no list
-	Damaged []Refusal `json:"damaged"` // neither
-	Removed int       `json:"removed,omitempty"`
-	Bytes   int64     `json:"bytes"`
+	Right   int       `json:"right"`             // whole, and with the content that a list says
+	Whole   int       `json:"whole"`             // whole, and in no list
+	Damaged []Refusal `json:"damaged,omitempty"` // neither
+	Removed int       `json:"removed,omitempty"` // of the damaged
+	Bytes   int64     `json:"bytes"`             // read
 }
 
 // String is the summary in one line.
 func (v Verified) String() string {
-	text := fmt.Sprintf("%d debs are what the lists say, %d more are whole, %d are damaged", v.Right, v.Whole, len(v.Damaged))
+	text := fmt.Sprintf("%d packages are what the lists say, %d more are whole, %d are damaged", v.Right, v.Whole, len(v.Damaged))
 	if v.Removed > 0 {
-		text += fmt.Sprintf(" and have been removed: %d", v.Removed)
+		text += fmt.Sprintf(", of which %d have been removed", v.Removed)
 	}
 	return text
 }
 
-// Verify reads all debs of the cache at dl and checks that they are whole and, as far as the lists know them, right. It believes no
-// record of earlier runs. Damage that is not removed is a *RefusedError with a valid summary.
+// Verify reads all packages of the cache at dl, debs and sources, and checks that they are whole and, as far as the lists know them,
+// right. It believes no record of earlier runs. Damage that is not removed is a *RefusedError, with a valid summary. What is named
+// like a deb and is none, or not named as apt names debs, counts as damaged and is never removed.
 func Verify(ctx context.Context, env EnvFunc, dl string, o VerifyOptions) (v Verified, err error) {
-	c, err := openCache(dl, o.Note)
+	c, there, err := openExisting(ctx, dl, o.Note)
 	if err != nil {
 		return v, fmt.Errorf("verify: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	if c.dir == nil {
-		return v, fmt.Errorf("verify: %w", &fs.PathError{Op: "open", Path: dl, Err: unix.ENOENT})
-	}
-	there, err := c.list(ctx)
+	units, odd, err := c.units(there)
 	if err != nil {
 		return v, fmt.Errorf("verify: %w", err)
 	}
-	plan := planImport(there, Listing{}, func(Package) bool { return true })
-	x, err := gather(ctx, env, o.Lists, plan)
+	x, err := gather(ctx, env, o.Lists, units)
 	if err != nil {
 		return v, fmt.Errorf("verify %s: %w", dl, err)
 	}
 	known := &record{known: map[stamp]recorded{}}
-	errs := make([]error, len(plan))
+	errs := make([]error, len(units))
 	var group errgroup.Group
 	group.SetLimit(workers(o.Workers))
-	for i, s := range plan {
+	for i, u := range units {
 		group.Go(func() error {
-			errs[i] = c.verify(s, x, known)
+			errs[i] = u.verify(c, x, known)
 			return ctx.Err()
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return v, err
+		return v, fmt.Errorf("verify: %w", err)
 	}
-	var bad []Step
-	for i, s := range plan {
+	v.Damaged = odd
+	var bad []part
+	for i, u := range units {
+		v.Bytes += u.size
 		switch {
 		case errs[i] != nil:
-			v.Damaged = append(v.Damaged, Refusal{s.File, errs[i].Error()})
-			bad = append(bad, s)
-			continue
-		case len(x[s.pkg]) > 0:
+			v.Damaged = append(v.Damaged, Refusal{u.file, errs[i].Error()})
+			bad = append(bad, u.parts[0])
+		case len(x[u.Package]) > 0:
 			v.Right++
 		default:
 			v.Whole++
 		}
-		v.Bytes += s.Size
 	}
 	if o.Remove && !o.DryRun {
-		v.Removed, err = c.remove(ctx, bad)
+		// Of a damaged source only the .dsc goes: its other files may be good, and are another's, too.
+		if v.Removed, err = c.remove(ctx, bad); err != nil {
+			return v, fmt.Errorf("verify: %w", err)
+		}
 	}
-	if err == nil && v.Removed < len(bad) && !o.DryRun {
-		err = &RefusedError{"verify " + dl, len(plan), v.Damaged}
+	if v.Removed < len(v.Damaged) && !o.DryRun {
+		return v, &RefusedError{"verify " + dl, len(units) + len(odd), v.Damaged}
 	}
-	return v, err
+	return v, nil
 }
 
-// verify checks one file of DL.
-func (c *cache) verify(s Step, x Index, known *record) error {
-	if s.Action == Refuse {
-		return errors.New(s.Reason)
-	}
-	f, err := openRegular(c.dir, s.File)
+// openExisting opens a cache that has to be there, and lists it.
+func openExisting(ctx context.Context, dl string, note func(string)) (*cache, Listing, error) {
+	c, err := openCache(dl, note)
 	if err != nil {
-		return err
+		return nil, Listing{}, err
 	}
-	defer f.Close()
-	return checkFile(f, x[s.pkg], known)
+	if c.dir == nil {
+		return nil, Listing{}, &fs.PathError{Op: "open", Path: dl, Err: unix.ENOENT}
+	}
+	l, err := c.list(ctx)
+	if err != nil {
+		return nil, l, errors.Join(err, c.Close())
+	}
+	return c, l, nil
 }
 
-// remove takes the files of steps away, where they still are what was listed. Directories stay.
-func (c *cache) remove(ctx context.Context, steps []Step) (n int, err error) {
-	if len(steps) == 0 {
+// remove takes files away that still are what was listed.
+func (c *cache) remove(ctx context.Context, parts []part) (n int, err error) {
+	if len(parts) == 0 {
 		return 0, nil
 	}
 	err = c.locked(ctx, lock.Options{Mode: lockMode(c.dir)}, func() error {
-		for _, s := range steps {
+		for _, p := range parts {
 			var st unix.Stat_t
-			err := unix.Fstatat(int(c.dir.Fd()), s.File, &st, unix.AT_SYMLINK_NOFOLLOW)
-			if err == unix.ENOENT || err == nil && (!file(s.File, &st).sameInode(s.from) || st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+			err := unix.Fstatat(int(c.dir.Fd()), p.path, &st, unix.AT_SYMLINK_NOFOLLOW)
+			if err == unix.ENOENT || err == nil && !file("", &st).sameInode(p.File) {
 				continue
 			}
 			if err == nil {
-				err = unix.Unlinkat(int(c.dir.Fd()), s.File, 0)
+				err = unix.Unlinkat(int(c.dir.Fd()), p.path, 0)
 			}
 			if err != nil {
-				return &fs.PathError{Op: "unlinkat", Path: c.path + "/" + s.File, Err: err}
+				return &fs.PathError{Op: "unlinkat", Path: c.path + "/" + p.path, Err: err}
 			}
 			n++
 		}
@@ -134,11 +137,15 @@ func (c *cache) remove(ctx context.Context, steps []Step) (n int, err error) {
 	return n, err
 }
 
-// gather reads lists from several places, each a directory of them or a rootfs.
-func gather(ctx context.Context, env EnvFunc, places []string, steps []Step) (Index, error) {
+// gather reads what lists from several places, each a directory of them or a rootfs, say of the units.
+func gather(ctx context.Context, env EnvFunc, places []string, units []unit) (Index, error) {
+	names := make([]string, 0, len(units))
+	for _, u := range units {
+		names = append(names, u.Name)
+	}
 	x := Index{}
 	for _, path := range places {
-		part, err := gatherAt(ctx, env, path, steps)
+		part, err := gatherAt(ctx, env, path, names)
 		if err != nil {
 			return nil, fmt.Errorf("lists of %s: %w", path, err)
 		}
@@ -151,7 +158,7 @@ func gather(ctx context.Context, env EnvFunc, places []string, steps []Step) (In
 	return x, nil
 }
 
-func gatherAt(ctx context.Context, env EnvFunc, path string, steps []Step) (_ Index, err error) {
+func gatherAt(ctx context.Context, env EnvFunc, path string, names []string) (_ Index, err error) {
 	r, err := openRootfs(path, env)
 	if err != nil {
 		return nil, err
@@ -164,7 +171,7 @@ func gatherAt(ctx context.Context, env EnvFunc, path string, steps []Step) (_ In
 	if !lists {
 		path = ""
 	}
-	return lookUp(ctx, r, path, steps)
+	return lookUp(ctx, r, path, names)
 }
 
 // isListDir tells a directory with Packages files from a rootfs. One that is closed to the caller can only be a rootfs.
