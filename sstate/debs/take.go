@@ -240,7 +240,8 @@ func checkFile(f *os.File, sums []Sum, known *record) error {
 			return damaged(judge(sums, got))
 		}
 	}
-	if _, err := checkStructure(f, st.Size); err != nil || len(sums) == 0 {
+	if len(sums) == 0 {
+		_, err := checkStructure(f, st.Size)
 		return err
 	}
 	if !hasSize(sums, st.Size) {

@@ -65,7 +65,7 @@ func unitsIn(dir *os.File, prefix string, l Listing) (all []unit, odd []Refusal,
 		s, ok := begin(f)
 		switch {
 		case !ok:
-		case s.Action == Refuse:
+		case !f.regular() || s.pkg == Package{}:
 			odd = append(odd, Refusal{prefix + s.File, s.Reason})
 		default:
 			all = append(all, unit{Package: s.pkg, file: prefix + s.File, parts: []part{{path: prefix + s.File, File: f}}, size: f.Size, used: f.CTime})
