@@ -21,7 +21,7 @@ import (
 // getfaclOf is the ACL part of getfacl's numeric output without effective rights.
 func getfaclOf(t testing.TB, path string) string {
 	t.Helper()
-	return strings.TrimSpace(run(t, "", "getfacl", "-ncpE", path))
+	return strings.TrimSpace(tier.Output(t, "", "getfacl", "-ncpE", path))
 }
 
 // randomACL makes a valid ACL; every second one has named entries.
@@ -62,8 +62,8 @@ func TestOracleSetfacl(t *testing.T) {
 		if st, err := f.Stat(); err != nil || uint32(st.Mode().Perm()) != a.Mode() {
 			t.Fatalf("%s: the file has mode %v, want %o", a.Short(), st.Mode(), a.Mode())
 		}
-		run(t, "", "setfacl", "-b", f.Name())
-		run(t, "", "setfacl", "--set", []string{a.Text(), a.Short()}[i%2], f.Name())
+		tier.Output(t, "", "setfacl", "-b", f.Name())
+		tier.Output(t, "", "setfacl", "--set", []string{a.Text(), a.Short()}[i%2], f.Name())
 		got, err := acl.Read(int(f.Fd()), acl.Access)
 		if err != nil {
 			t.Fatal(err)
@@ -93,8 +93,8 @@ func TestOracleMask(t *testing.T) {
 	f := newFile(t)
 	for _, text := range []string{"u::rwx,g::r-x,o::-,u:5:w", "u::rwx,g::-,o::-,u:5:x,g:7:r", "u::rwx,g::r,o::-,m::rwx,u:5:-"} {
 		a := parse(t, text)
-		run(t, "", "setfacl", "-b", f.Name())
-		run(t, "", "setfacl", "--mask", "--set", a.Text(), f.Name())
+		tier.Output(t, "", "setfacl", "-b", f.Name())
+		tier.Output(t, "", "setfacl", "--mask", "--set", a.Text(), f.Name())
 		got, err := acl.Read(int(f.Fd()), acl.Access)
 		if err != nil || !got.Equal(a.CalcMask()) {
 			t.Errorf("%s: setfacl gives %s, CalcMask %s; %v", text, got.Short(), a.CalcMask().Short(), err)
@@ -111,7 +111,7 @@ func TestOracleText(t *testing.T) {
 		"u:root:r", "g:root:w", "user:root:x", "u:0:7", "7:r", "root:rw", "g:7:-w", "u:7: r ", "user : 7 : r", "mask:w", "other:5", "u:4294967294:r",
 		"u:7:rwxr", "u:7:", "u::", "U:7:r", "us:7:r", "7", "u:7:8", "u:7:r:7", "u:7:rq", "m:7:r", "o:7:r",
 	} {
-		run(t, "", "setfacl", "-b", f.Name())
+		tier.Output(t, "", "setfacl", "-b", f.Name())
 		err := exec.Command("setfacl", "-n", "--set", base+text, f.Name()).Run()
 		a, perr := acl.Parse(base+text, book{"u:root": 0, "g:root": 0})
 		if (err == nil) != (perr == nil) && !exempt(text) {
@@ -157,7 +157,7 @@ func TestOracleTar(t *testing.T) {
 		{"bsdtar", "--acls", "--format=pax", "-cf", "-", "f", "d"},
 		{"bsdtar", "--acls", "--numeric-owner", "--format=pax", "-cf", "-", "f", "d"},
 	} {
-		out := run(t, dir, argv...)
+		out := tier.Output(t, dir, argv...)
 		for key, want := range map[string]acl.ACL{"access": a, "default": d} {
 			found := false
 			for _, text := range paxValues(out, "SCHILY.acl."+key) {

@@ -167,9 +167,12 @@ func TestFindings(t *testing.T) {
 	}{
 		{"caller's files in a rootfs", makeRootfs + "chmod 0777 in/rootfs/etc", "echo mine >in/rootfs/etc/mine; mkdir in/rootfs/etc/dir", []string{"mode.world in/rootfs/etc", "owner.caller in/rootfs/etc/dir", "owner.caller in/rootfs/etc/mine"}, 3},
 		{"the archives that deb_dl_dir_import leaves", makeRootfs + "chmod 777 in/rootfs/var/cache/apt/archives", "", []string{"mode.world in/rootfs/var/cache/apt/archives"}, 1},
+		{"the packages that it links there", makeRootfs + "chmod 777 in/rootfs/var/cache/apt/archives", "mkdir dl; echo deb >dl/a_1_all.deb; find dl -name '*.deb' -exec ln -t in/rootfs/var/cache/apt/archives/ {} +",
+			[]string{"link.outside in/rootfs/var/cache/apt/archives/a_1_all.deb", "mode.world in/rootfs/var/cache/apt/archives", "owner.caller in/rootfs/var/cache/apt/archives/a_1_all.deb"}, 3},
+		{"hard links within a rootfs", makeRootfs + "ln in/rootfs/etc/f in/rootfs/usr/g", "", []string{}, 0},
 		{"setuid and setgid", makeRootfs + "cd in/rootfs/usr/bin; for f in su sg both not; do cp /bin/true $f; done; chmod 4755 su; chmod 2755 sg; chmod 6755 both; chmod 4700 not; chown 0:42 sg; chmod 2755 sg", "",
 			[]string{"setid.reachable in/rootfs/usr/bin/both", "setid.reachable in/rootfs/usr/bin/sg", "setid.reachable in/rootfs/usr/bin/su"}, 3},
-		{"setuid in a closed tree, and its open other name", makeRootfs + "chmod 0700 in/rootfs; cp /bin/true in/rootfs/usr/bin/su; chmod 4755 in/rootfs/usr/bin/su; ln in/rootfs/usr/bin/su in/zz", "", []string{"setid.reachable in/zz"}, 1},
+		{"setuid in a closed tree, and its open other name", makeRootfs + "chmod 0700 in/rootfs; cp /bin/true in/rootfs/usr/bin/su; chmod 4755 in/rootfs/usr/bin/su; ln in/rootfs/usr/bin/su in/zz", "", []string{"link.outside in/rootfs/usr/bin/su", "setid.reachable in/zz"}, 2},
 		{"setuid behind a directory open to one user", makeRootfs + "chmod 0700 in/rootfs; cp /bin/true in/rootfs/usr/bin/su; chmod 4755 in/rootfs/usr/bin/su", "", []string{}, 0},
 		{"entries for the caller, inherited", "", "setfacl -d -m u:$(id -u):rwx,o::rx in", []string{}, 0},
 		{"partial trees", "mkdir -p in/.rootfs.partial-0123abcd/etc in/.rootfs.partial-0123abcd/usr in/.rootfs.partial-0123abcd/bin; chmod 0777 in/.rootfs.partial-0123abcd/etc", "touch .a.tar.zst.partial-0a0b", []string{"leftover.partial .a.tar.zst.partial-0a0b", "leftover.partial in/.rootfs.partial-0123abcd"}, 2},
@@ -193,6 +196,40 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// A symlink on the command line leads to the tree, as for find(1) with a slash behind it; those in the tree are not followed.
+func TestSymlink(t *testing.T) {
+	w := newWorld(t)
+	w.sh("mkdir -m 0777 world out; mkdir -m 0777 out/far; chmod 0755 out; ln -s world link; ln -s ../out world/up; ln -s nowhere dangling")
+	for _, name := range []string{"link", "world"} {
+		r, err := Audit(context.Background(), w.env, filepath.Join(w.dir, name), Options{})
+		if err != nil || r.Problems != 1 || r.Inodes != 2 {
+			t.Errorf("%s: %v %+v", name, err, r)
+		}
+	}
+	for _, name := range []string{"dangling", "missing"} {
+		if _, err := Audit(context.Background(), w.env, filepath.Join(w.dir, name), Options{}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What audit says to type closes the tree to others, and leaves a grant on the directory as it is.
+func TestMendKeepsGrant(t *testing.T) {
+	w := newWorld(t)
+	w.sh("setfacl -m u:$B:rwx .")
+	w.inner("cp /bin/true in/su; chmod 4755 in/su")
+	w.sh("chmod +t in")
+	r := w.audit()
+	if len(r.Findings) != 1 || r.Findings[0].ID != "setid.reachable" {
+		t.Fatalf("%+v", r.Findings)
+	}
+	w.sh(r.Findings[0].Mend)
+	if r = w.audit(); r.Problems != 0 {
+		t.Errorf("still: %+v", r.Findings)
+	}
+	w.inner("touch granted; rm granted")
+}
+
 // Security finding (a), as audit sees it afterwards: a default ACL above, and what the tree has inherited from it.
 func TestInheritedACL(t *testing.T) {
 	w := newWorld(t)
@@ -211,6 +248,43 @@ func TestInheritedACL(t *testing.T) {
 	few, err := Audit(context.Background(), w.env, w.dir, Options{Most: 2})
 	if err != nil || few.Problems != r.Problems || few.More["acl.caller"] == 0 {
 		t.Errorf("%v: bounded: %+v", err, few)
+	}
+}
+
+// Row 7 of what is moved today: the import hard-links the user's packages into the rootfs. In the model caller they belong to
+// inner root there, who rewrites the cache; audit names them, and its remedy keeps both apart.
+func TestHardLinkedCache(t *testing.T) {
+	tier.User(t, "the caller's own files")
+	tier.Program(t, "busybox")
+	w := newWorld(t)
+	var err error
+	if w.env, err = userns.NewEnv(userns.Options{Model: "caller"}); err != nil {
+		t.Fatal(err)
+	}
+	w.inner(makeRootfs + "chmod 777 in/rootfs/var/cache/apt/archives; chmod +t in; mkdir in/rootfs/bin; cp /bin/busybox in/rootfs/bin; for f in sh cp mv; do ln -s busybox in/rootfs/bin/$f; done")
+	w.sh("mkdir dl; echo deb >dl/a_1_all.deb; ln dl/a_1_all.deb in/rootfs/var/cache/apt/archives/")
+	w.inner("echo evil >in/rootfs/var/cache/apt/archives/a_1_all.deb")
+	if w.sh("cat dl/a_1_all.deb") != "evil\n" {
+		t.Fatal("the cache is as it was: this test shows nothing")
+	}
+	r := w.audit()
+	want := []string{"link.outside in/rootfs/var/cache/apt/archives/a_1_all.deb", "mode.world in/rootfs/var/cache/apt/archives"}
+	if diff := cmp.Diff(want, w.told(r)); diff != "" {
+		t.Fatalf("%s\n%+v", diff, r.Findings)
+	}
+	i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.ID == "link.outside" })
+	_, script, ok := strings.Cut(r.Findings[i].Mend, " -- ")
+	if !ok {
+		t.Fatal(r.Findings[i].Mend)
+	}
+	// What nsferry run --rootfs would do; the rest of the line is as it was told.
+	w.inner("PATH=/bin /usr/sbin/chroot in/rootfs " + script)
+	w.inner("echo worse >in/rootfs/var/cache/apt/archives/a_1_all.deb")
+	if w.sh("cat dl/a_1_all.deb") != "evil\n" {
+		t.Error("they are one file still")
+	}
+	if told := w.told(w.audit()); slices.Contains(told, want[0]) {
+		t.Errorf("after the remedy: %q", told)
 	}
 }
 

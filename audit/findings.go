@@ -23,6 +23,10 @@ func (w *walker) examine(e *tree.Entry, f facts, up level, here *level, first bo
 		}
 	}
 	if !first {
+		if id := (inode{e.Device(), e.Stat.Ino}); here.rootfs >= 0 && w.seen[id] < 0 { // its first name was in none
+			w.seen[id] = here.rootfs
+			w.callers(e, f, here)
+		}
 		return nil
 	}
 	if w.leftover(e) {
@@ -63,10 +67,16 @@ func (w *walker) owner(e *tree.Entry, f facts, here *level) {
 			fmt.Sprintf("as root: chown -h %d:%d %s", w.rootOf(here, idshift.UID), w.rootOf(here, idshift.GID), quote(path))})
 		return
 	}
+	w.callers(e, f, here)
+}
+
+// callers tells of what is the caller's own in a rootfs.
+func (w *walker) callers(e *tree.Entry, f facts, here *level) {
 	if here.rootfs < 0 || w.report.Trees[here.rootfs].Model == "caller" || w.isPlain(w.Ids.Caller[idshift.UID]) {
 		return
 	}
 	if f.class == Caller {
+		path := w.abs(e.Path)
 		w.tell(Finding{"owner.caller", Problem, path, "it belongs to you, within a rootfs", "inside it has no owner: it shows as nobody, and an archive cannot hold it",
 			"nsferry take " + quote(path)})
 	}
@@ -105,7 +115,7 @@ func (w *walker) setid(e *tree.Entry, f facts, up level) error {
 		whose += fmt.Sprintf(" and gid %d", f.gid)
 	}
 	w.tell(Finding{"setid.reachable", Problem, w.abs(e.Path), "a " + bits + " file that other users of this machine can run",
-		"it gives them " + whose + ", and with it all that belongs to that id, in every tree", "chmod 0700 " + quote(w.Dir)})
+		"it gives them " + whose + ", and with it all that belongs to that id, in every tree", "chmod " + w.closed + " " + quote(w.Dir)})
 	return nil
 }
 

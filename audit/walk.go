@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -25,7 +26,7 @@ var auditHalf = userns.Half[args, Report]{Name: "audit", Func: func(ctx context.
 		return Report{}, err
 	}
 	defer root.Close()
-	w := &walker{args: a, count: map[ownerKey]*Owner{}, seen: map[inode]bool{}, told: map[string]int64{}}
+	w := &walker{args: a, count: map[ownerKey]*Owner{}, seen: map[inode]int{}, linked: map[inode]*linked{}, told: map[string]int64{}}
 	w.report.Findings = []Finding{}
 	if err := tree.Walk(ctx, root, w.visit); err != nil {
 		return Report{}, err
@@ -46,8 +47,10 @@ type walker struct {
 	args
 	report Report
 	count  map[ownerKey]*Owner
-	seen   map[inode]bool // of those with several names
+	seen   map[inode]int // of those with several names: the first rootfs that one was in, or -1
+	linked map[inode]*linked
 	told   map[string]int64
+	closed string // the mode that closes Dir to other users
 	above  []level
 	quiet  string // a leftover tree, whose inside is not looked at
 }
@@ -65,9 +68,15 @@ func (w *walker) visit(e *tree.Entry) error {
 	if e.Mount {
 		return tree.ErrSkipDir
 	}
+	if e.Path == "." {
+		w.closed = "0700"
+		if a, err := readACL(e, acl.Access); err == nil && len(a) > 3 {
+			w.closed = "o-rwx" // the group's bits are the mask: 0700 would cut what is granted to inner root
+		}
+	}
 	up := w.parent(e.Path)
 	i := w.inodeOf(e)
-	first := w.tally(e, i)
+	first := w.tally(e, i, up)
 	here := level{path: e.Path, open: up.open, rootfs: up.rootfs}
 	if e.Type() == unix.S_IFDIR {
 		here.open = up.open && w.searchable(e, i)
@@ -75,6 +84,7 @@ func (w *walker) visit(e *tree.Entry) error {
 			here.rootfs = w.newRootfs(e, i)
 		}
 	}
+	w.link(e, up)
 	if !w.isQuiet(e.Path) {
 		if err := w.examine(e, i, up, &here, first); err != nil {
 			return err
@@ -139,13 +149,13 @@ func unmapped(e *tree.Entry, m idshift.Mapping) (uid, gid bool) {
 }
 
 // tally counts the inode, once however many names it has, and tells whether it is the first.
-func (w *walker) tally(e *tree.Entry, f facts) bool {
+func (w *walker) tally(e *tree.Entry, f facts, here level) bool {
 	if e.Stat.Nlink > 1 && e.Type() != unix.S_IFDIR {
 		id := inode{e.Device(), e.Stat.Ino}
-		if w.seen[id] {
+		if _, ok := w.seen[id]; ok {
 			return false
 		}
-		w.seen[id] = true
+		w.seen[id] = here.rootfs
 	}
 	w.report.Inodes++
 	for _, o := range []struct {
@@ -212,6 +222,7 @@ func (w *walker) tell(f Finding) {
 }
 
 func (w *walker) finish() Report {
+	w.tellLinks()
 	for _, o := range w.count {
 		w.report.Owners = append(w.report.Owners, *o)
 	}

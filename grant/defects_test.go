@@ -136,6 +136,7 @@ func TestLookup(t *testing.T) {
 	if got := w.sh(`awk -F: -v u=1234 '$1 == "ann" { print $2; exit }' subid`); got != "300000\n" {
 		t.Fatal(got)
 	}
+	w.firstPatchLookup()
 	for _, tt := range []struct{ file, want string }{{"subid", "300000"}, {"keyed", "400000"}} {
 		w.sh("grep ^1234 subid >keyed")
 		src := idshift.Sources{Passwd: w.path("passwd"), SubUID: w.path(tt.file), SubGID: w.path(tt.file), NSSwitch: w.path("nsswitch"),
@@ -150,6 +151,34 @@ func TestLookup(t *testing.T) {
 		}
 		if got := r.Changes[1].ACL; !strings.Contains(got, ",u:"+tt.want+":rwx,") {
 			t.Errorf("%s: granted %s, want %s", tt.file, got, tt.want)
+		}
+	}
+}
+
+// firstPatchLookup runs get_subid_range of the first patch, which is Python, with the names of this test in place of os.getlogin.
+func (w *world) firstPatchLookup() {
+	w.Helper()
+	tier.Program(w.T, "python3", "setsid")
+	script := func(login, file string) string {
+		return `setsid python3 -c '
+import os, sys
+def get_subid_range(idmap):
+    for e in open(idmap).readlines():
+        user, base, cnt = e.split(":")
+        if user == 1234 or user == ` + login + `:
+            return base
+try: print(get_subid_range("` + file + `"))
+except Exception as e: print(type(e).__name__)' </dev/null 2>&1`
+	}
+	w.sh("printf '1234:400000:65536\n' >uid; printf 'joanna:200000:65536\nann:300000:65536\n' >plain")
+	for _, tt := range []struct{ what, login, file, want string }{
+		{"where all is well", `"ann"`, "plain", "300000\n"},
+		{"a blank line", `"ann"`, "subid", "ValueError\n"},
+		{"a line keyed by uid: text is compared with a number", `"ann"`, "uid", "None\n"},
+		{"no terminal, as in CI", "os.getlogin()", "plain", "OSError\n"},
+	} {
+		if got := w.sh(script(tt.login, tt.file)); got != tt.want {
+			w.Errorf("%s: the first patch finds %q, want %q: this test shows nothing", tt.what, got, tt.want)
 		}
 	}
 }

@@ -241,6 +241,9 @@ func TestRecordFormat(t *testing.T) {
 	w := newWorld(t)
 	w.sh("mkdir -m 0751 'a%b'")
 	w.mustGrant(Options{AlsoIDs: []uint32{999}, Default: true}, "a%b")
+	if mode := w.sh("stat -c %a $XDG_STATE_HOME/nsferry $XDG_STATE_HOME/nsferry/grants"); mode != "700\n700\n" {
+		t.Errorf("modes of the state directories: %q", mode)
+	}
 	text := w.sh("cat $XDG_STATE_HOME/nsferry/grants/*.json")
 	var got map[string]any
 	if err := json.Unmarshal([]byte(text), &got); err != nil {

@@ -104,7 +104,7 @@ func TestOracleKernelShift(t *testing.T) {
 	}
 	script := "stat -c %u:%g f; getfacl -ncE f | grep . | paste -sd,; getfattr -e hex -n security.capability f | grep ="
 	for _, setcap := range [][]string{{"-n", "100000", "cap_net_raw+ep"}, {"cap_net_raw+ep"}} {
-		run(t, dir, append(append([]string{"setcap"}, setcap...), "f")...)
+		tier.Output(t, dir, append(append([]string{"setcap"}, setcap...), "f")...)
 		cmd := within(m, "sh", "-ec", script)
 		cmd.Dir = dir
 		out, err := cmd.Output()
@@ -149,10 +149,10 @@ func TestOracleKernelShift(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := run(t, dir, "getfattr", "-e", "hex", "-n", "security.capability", "f"); !strings.Contains(out, "=0x"+hex.EncodeToString(value)+"\n") {
+	if out := tier.Output(t, dir, "getfattr", "-e", "hex", "-n", "security.capability", "f"); !strings.Contains(out, "=0x"+hex.EncodeToString(value)+"\n") {
 		t.Errorf("inside root wrote %s, arithmetic says %x", out, value)
 	}
-	if out := run(t, dir, "stat", "-c", "%u:%g", "f"); out != "100008:200009\n" {
+	if out := tier.Output(t, dir, "stat", "-c", "%u:%g", "f"); out != "100008:200009\n" {
 		t.Errorf("inside root gave the file to %s", out)
 	}
 }

@@ -200,8 +200,8 @@ func TestOracleSetcap(t *testing.T) {
 		{[]string{"cap_net_raw+ep"}, capRaw}, {[]string{"-n", "100000", "cap_net_raw+ep"}, capRawNS},
 		{[]string{"cap_checkpoint_restore,cap_net_raw=ei"}, capHigh}, {[]string{"-n", "123", "cap_checkpoint_restore,cap_net_raw=ei"}, capHighNS},
 	} {
-		run(t, "", append(append([]string{"setcap"}, tt.argv...), f)...)
-		if out := run(t, "", "getfattr", "-n", "security.capability", "-e", "hex", "--absolute-names", f); !strings.Contains(out, "=0x"+tt.want+"\n") {
+		tier.Output(t, "", append(append([]string{"setcap"}, tt.argv...), f)...)
+		if out := tier.Output(t, "", "getfattr", "-n", "security.capability", "-e", "hex", "--absolute-names", f); !strings.Contains(out, "=0x"+tt.want+"\n") {
 			t.Errorf("setcap %q makes %s, the table says %s", tt.argv, out, tt.want)
 		}
 	}

@@ -56,17 +56,23 @@ var applyHalf = userns.Half[applyArgs, applied]{Name: "shift", Func: func(ctx co
 	}
 	a.View.Reading = j.View.Reading
 	w := applier{view: a.View, journal: j}
-	if _, err := each(ctx, root, a.Workers, w.visit); err != nil {
+	if !a.Resumed {
+		w.since = j.Since
+	}
+	if _, err := eachHandle(ctx, root, a.Workers, w.visit); err != nil {
 		return w.sum(), err
 	}
 	if w.unknown.Load() != nil {
 		return w.sum(), fmt.Errorf("%s: %w, because it came into the tree after the shift was planned; move it away, and shift again", *w.unknown.Load(), errBoth)
 	}
-	if err := w.one(e); err != nil { // last: from now on the root tells that all is done
+	if !a.Resumed && !w.sawAll(e) {
+		return w.sum(), fmt.Errorf("%w: other names or files are in it than when the shift was planned; shift again", tree.ErrChanged)
+	}
+	if err := w.root(e); err != nil { // last: from now on the root tells that all is done
 		return w.sum(), err
 	}
-	if s := w.sum(); !a.Resumed && (s.Inodes != j.Inodes || s.Left > 0) {
-		return s, fmt.Errorf("%w: %d names were there when the shift was planned and %d when it was done; shift again", tree.ErrChanged, j.Inodes, s.Inodes)
+	if s := w.sum(); !a.Resumed && s.Left > 0 {
+		return s, fmt.Errorf("%w: %d files were given setuid bits, capabilities or owners since the shift was planned; shift again", tree.ErrChanged, s.Left)
 	}
 	return w.sum(), nil
 }}
@@ -74,8 +80,10 @@ var applyHalf = userns.Half[applyArgs, applied]{Name: "shift", Func: func(ctx co
 type applier struct {
 	view    view
 	journal *journal
+	since   timestamp // see vouched; zero for a plan of an earlier run
 
 	inodes, changed, left counter
+	print                 atomic.Uint64
 	unknown               atomic.Pointer[string] // a path
 }
 
@@ -83,32 +91,44 @@ func (a *applier) sum() applied {
 	return applied{a.inodes.n.Load(), a.changed.n.Load(), a.left.n.Load()}
 }
 
-func (a *applier) visit(e *tree.Entry) error {
+// sawAll tells whether all inodes but the root, which were visited, and the root are those of the plan.
+func (a *applier) sawAll(root *tree.Entry) bool {
+	return a.inodes.n.Load()+1 == a.journal.Inodes && a.print.Load()+inodeOf(&root.Stat).fingerprint() == a.journal.Print
+}
+
+func (a *applier) visit(e *tree.Entry, h *tree.Handle) error {
 	if e.Path == "." {
 		return nil
 	}
-	return a.one(e)
+	return a.one(h)
 }
 
-func (a *applier) one(e *tree.Entry) error {
+func (a *applier) root(e *tree.Entry) error {
 	h, err := e.OpenHandle()
-	if gone(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	return a.one(h)
+}
+
+func (a *applier) one(h *tree.Handle) error {
 	a.inodes.add(1)
-	attrs, err := h.Ownership()
-	if err != nil {
-		return err
+	a.print.Add(inodeOf(&h.Stat).fingerprint())
+	r, recorded := a.journal.find(h)
+	var attrs []tree.Xattr
+	if recorded || !a.vouched(h) {
+		var err error
+		if attrs, err = h.Ownership(); err != nil {
+			return err
+		}
 	}
-	seen := h
-	var w wish
-	if r, ok := a.journal.find(h); ok {
-		w, seen = r.Wish, r.seen()
+	w, seen := r.Wish, h
+	if recorded {
+		seen = r.seen()
 	} else {
+		var ok bool
+		var err error
 		if w, ok, err = a.decide(h, attrs); err != nil || !ok {
 			return err
 		}
@@ -120,10 +140,15 @@ func (a *applier) one(e *tree.Entry) error {
 	return err
 }
 
+// vouched tells that an inode without a record is as the plan saw it, so that it has no attributes to change: its ctime, which
+// nobody can set, is older than the plan. What came into the tree later with a directory has old ctimes too; the sum of
+// fingerprints tells of that, before the root is changed.
+func (a *applier) vouched(h *tree.Handle) bool { return timeOf(h.Stat.Ctime).before(a.since) }
+
 // decide says what an inode without a record shall have; false when that has to wait for another plan.
 func (a *applier) decide(h *tree.Handle, attrs []tree.Xattr) (w wish, now bool, err error) {
 	refused := false
-	w, err = a.view.decide(h, attrs, func(error) { refused = true })
+	w, err = a.view.decide(h.Path, &h.Stat, attrs, func(error) { refused = true })
 	switch {
 	case err != nil:
 		return w, false, err

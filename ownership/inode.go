@@ -27,9 +27,8 @@ type wish struct {
 	late    bool // an id that only the target map holds is among it
 }
 
-// delicate tells that looking at the inode after a kill would not say what it shall have: bits and capabilities are gone between two
-// system calls, and an id
-// of both maps does not tell whether it is the old or the new one. Such inodes are recorded first.
+// delicate tells that looking at the inode after a kill would not say what it shall have: bits and capabilities are gone between
+// two system calls, and an id of both maps does not tell whether it is the old or the new one. Such inodes are recorded first.
 func (w *wish) delicate() bool {
 	if w.both || w.into || w.Bits != 0 {
 		return true
@@ -42,8 +41,8 @@ func (w *wish) delicate() bool {
 	return false
 }
 
-// decide says what the inode shall have, whose attributes are attrs. Each id that it cannot decide on goes to refuse.
-func (v *view) decide(h *tree.Handle, attrs []tree.Xattr, refuse func(error)) (w wish, err error) {
+// decide says what the inode at path shall have, whose attributes are attrs. Each id that it cannot decide on goes to refuse.
+func (v *view) decide(path string, st *unix.Statx_t, attrs []tree.Xattr, refuse func(error)) (w wish, err error) {
 	id := func(k idshift.Kind, seen uint32) uint32 {
 		d, err := v.image(k, seen)
 		if err != nil {
@@ -57,9 +56,9 @@ func (v *view) decide(h *tree.Handle, attrs []tree.Xattr, refuse func(error)) (w
 		w.late = w.late || d.late
 		return d.id
 	}
-	w.UID, w.GID = id(idshift.UID, h.Stat.Uid), id(idshift.GID, h.Stat.Gid)
-	if h.Type() != unix.S_IFDIR && h.Type() != unix.S_IFLNK {
-		w.Bits = uint32(h.Stat.Mode) & privileged
+	w.UID, w.GID = id(idshift.UID, st.Uid), id(idshift.GID, st.Gid)
+	if t := st.Mode & unix.S_IFMT; t != unix.S_IFDIR && t != unix.S_IFLNK {
+		w.Bits = uint32(st.Mode) & privileged
 	}
 	for _, x := range attrs {
 		var value []byte
@@ -69,7 +68,7 @@ func (v *view) decide(h *tree.Handle, attrs []tree.Xattr, refuse func(error)) (w
 			value, err = decideACL(x.Value, id)
 		}
 		if err != nil {
-			return w, fmt.Errorf("%s: %s: %w", h.Path, x.Key, err)
+			return w, fmt.Errorf("%s: %s: %w", path, x.Key, err)
 		}
 		w.Attrs = append(w.Attrs, tree.Xattr{Key: x.Key, Value: value})
 	}

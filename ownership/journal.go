@@ -6,50 +6,73 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/archive/tree"
 )
 
-// A journal is JSON lines: a header, a record for each delicate inode, and an end that makes it whole. It is written and
-// synced before the first change, and removed after the last one. Records hold the final state, not steps, so that it does no
-// harm to carry one out twice.
+// A journal (docs/SHIFT.md) is JSON lines: a header, a record for each inode that has more than an owner and a group to change, or is delicate, and
+// an end that makes it whole. It is written and synced before the first change, and removed after the last one. Records hold
+// the final state, not steps, so that it does no harm to carry one out twice.
 
 // header says what the journal is of.
 type header struct {
 	Version  int
 	Dev, Ino uint64 // the tree's root directory
 	View     view
+	// Since is when the plan began, by the clock of the tree's filesystem; zero where that is not known, or too coarse.
+	Since timestamp `json:",omitzero"`
 }
 
-// record is the wish for one inode.
+// timestamp is a time of an inode: seconds and nanoseconds.
+type timestamp [2]int64
+
+func (t timestamp) before(u timestamp) bool { return t[0] < u[0] || t[0] == u[0] && t[1] < u[1] }
+
+func timeOf(t unix.StatxTimestamp) timestamp { return timestamp{t.Sec, int64(t.Nsec)} }
+
+// clockOf returns the time of the filesystem of root from file, which was made just now, if it is on that filesystem.
+func clockOf(file *os.File, root *tree.Entry) (timestamp, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(int(file.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st); err != nil {
+		return timestamp{}, &os.PathError{Op: "statx", Path: file.Name(), Err: err}
+	}
+	if inodeOf(&st).dev != root.Device() || st.Ctime.Nsec == 0 { // a clock of whole seconds
+		return timestamp{}, nil
+	}
+	return timeOf(st.Ctime), nil
+}
+
+// record is the wish for one inode: each that is delicate, and each with attributes that change.
 type record struct {
 	Dev, Ino uint64
 	Born     int64 `json:",omitempty"` // birth time in ns, where the filesystem keeps one: inode numbers are used again
 	Size     uint64
-	MTime    [2]int64
+	MTime    timestamp
 	Wish     wish
 }
 
 // end is the last line.
 type end struct {
 	Records int64
-	Inodes  int64 // that the plan has seen
+	Inodes  int64  // that the plan has seen
+	Print   uint64 // their fingerprints' sum
 }
 
 const journalVersion = 1
 
-func born(h *tree.Handle) int64 {
-	if h.Stat.Mask&unix.STATX_BTIME == 0 {
+func born(st *unix.Statx_t) int64 {
+	if st.Mask&unix.STATX_BTIME == 0 {
 		return 0
 	}
-	return h.Stat.Btime.Sec*1e9 + int64(h.Stat.Btime.Nsec)
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 }
 
-func newRecord(h *tree.Handle, w wish) record {
-	dev, ino := h.Inode()
-	return record{dev, ino, born(h), h.Stat.Size, [2]int64{h.Stat.Mtime.Sec, int64(h.Stat.Mtime.Nsec)}, w}
+func newRecord(st *unix.Statx_t, w wish) record {
+	id := inodeOf(st)
+	return record{id.dev, id.ino, born(st), st.Size, timeOf(st.Mtime), w}
 }
 
 // seen is the inode as it was recorded, as far as sameContent looks.
@@ -69,11 +92,22 @@ type journal struct {
 
 type inode struct{ dev, ino uint64 }
 
+func inodeOf(st *unix.Statx_t) inode {
+	return inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}
+}
+
+// fingerprint is a number such that sums of it tell sets of inodes apart (the last step of splitmix64).
+func (i inode) fingerprint() uint64 {
+	x := i.ino + i.dev*0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
 // find returns the record of the inode, if it is still the one that was recorded.
 func (j *journal) find(h *tree.Handle) (record, bool) {
-	dev, ino := h.Inode()
-	r, ok := j.records[inode{dev, ino}]
-	return r, ok && r.Born == born(h)
+	r, ok := j.records[inodeOf(&h.Stat)]
+	return r, ok && r.Born == born(&h.Stat)
 }
 
 var errJournal = errors.New("damaged journal")

@@ -130,6 +130,35 @@ func TestGiveTake(t *testing.T) {
 	}
 }
 
+// TestSymlinks names trees by symlinks: what works on a tree refuses, what works on an inode takes the symlink itself, and
+// nothing happens to where it leads.
+func TestSymlinks(t *testing.T) {
+	g := newGround(t)
+	path := g.build(t, g.base, "tree", files(t, "dir . 0:0 755 mtime=5", `file f 0:0 644 mtime=5 "x"`))
+	want := g.dump(t, g.base, path)
+	e := g.env(t, g.base)
+	link := filepath.Join(g.dir, "link")
+	if err := os.Symlink("tree", link); err != nil {
+		t.Fatal(err)
+	}
+	if os.Getuid() == 0 {
+		if err := os.Lchown(link, 3000000005, 3000000005); err != nil { // of the range base
+			t.Fatal(err)
+		}
+	}
+	_, err := Clamp(t.Context(), e, link, 1, 2)
+	wantError(t, err, "link", "symbolic link")
+	for _, hand := range []func(context.Context, *userns.Env, string, HandOptions) (Handed, error){Take, Give, Take} {
+		if h, err := hand(t.Context(), e, link, HandOptions{Recursive: true}); err != nil || h.Inodes != 1 {
+			t.Errorf("%+v %v", h, err)
+		}
+	}
+	if _, err := ferry.Remove(t.Context(), e, link, ferry.RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+	g.wantSame(t, g.base, path, want)
+}
+
 // mixed is a tree of three owner models: inner root's closed directory, in it one of the caller's, in that one another of
 // the range's, all closed, and what is in the way of each rm.
 func (g ground) mixed(t testing.TB, name string) string {

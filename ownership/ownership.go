@@ -68,6 +68,19 @@ func lock(root *os.File) error {
 // gone tells that an inode is no longer where it was visited.
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) }
 
+// eachHandle is tree.EachHandle as each is tree.Each.
+func eachHandle(ctx context.Context, root *os.File, workers int, visit func(*tree.Entry, *tree.Handle) error) (mounts int64, err error) {
+	c := counter{}
+	err = tree.EachHandle(ctx, root, ferry.Workers(workers), func(e *tree.Entry, h *tree.Handle) error {
+		if e.Mount {
+			c.add(1)
+			return nil
+		}
+		return visit(e, h)
+	})
+	return c.n.Load(), err
+}
+
 // each is tree.Each for visitors of everything that is not mounted over; it returns how many mount points were left out.
 func each(ctx context.Context, root *os.File, workers int, visit func(*tree.Entry) error) (mounts int64, err error) {
 	c := counter{}

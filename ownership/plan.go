@@ -60,14 +60,18 @@ var planHalf = userns.Half[planArgs, planned]{Name: "shift plan", Func: func(ctx
 	a.View.Reading = a.View.readRoot(e.Stat.Uid, e.Stat.Gid)
 	out := bufio.NewWriterSize(in.Files[1], 1<<20)
 	p := planner{view: a.View, out: json.NewEncoder(out), links: make(map[inode]*names)}
-	if err := p.out.Encode(header{journalVersion, e.Device(), e.Stat.Ino, a.View}); err != nil {
+	since, err := clockOf(in.Files[1], e)
+	if err != nil {
+		return planned{}, err
+	}
+	if err := p.out.Encode(header{journalVersion, e.Device(), e.Stat.Ino, a.View, since}); err != nil {
 		return planned{}, err
 	}
 	p.sum.Mounts, err = each(ctx, root, a.Workers, p.visit)
 	if err != nil {
 		return planned{}, err
 	}
-	if err := errors.Join(p.out.Encode(end{p.records, p.sum.Inodes}), out.Flush()); err != nil {
+	if err := errors.Join(p.out.Encode(end{p.records, p.sum.Inodes, p.print}), out.Flush()); err != nil {
 		return planned{}, err
 	}
 	p.finish(a.Shared)
@@ -81,6 +85,7 @@ type planner struct {
 	sum     planned
 	out     *json.Encoder
 	records int64
+	print   uint64
 	misfits map[misfit]*found
 	links   map[inode]*names
 	both    string // a path with an id that both maps hold
@@ -102,30 +107,21 @@ type names struct {
 }
 
 func (p *planner) visit(e *tree.Entry) error {
-	h, err := e.OpenHandle()
+	var refused []error
+	w, err := p.decide(e, func(err error) { refused = append(refused, err) })
 	if gone(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	attrs, err := h.Ownership()
-	if err != nil {
-		return err
-	}
-	var refused []error
-	w, err := p.view.decide(h, attrs, func(err error) { refused = append(refused, err) })
-	if err != nil {
-		return err
-	}
-	closed := overflow(h) && !p.view.RealRoot && !e.OwnerIsMapped()
+	closed := (e.Stat.Uid == overflowID || e.Stat.Gid == overflowID) && !p.view.RealRoot && !e.OwnerIsMapped()
 	if closed {
 		refused = append(refused, errors.New("an owner or group that is neither yours nor one of your sub-ids"))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.take(h, &w, refused); err != nil {
+	if err := p.take(e, &w, refused); err != nil {
 		return err
 	}
 	if closed && e.Type() == unix.S_IFDIR {
@@ -134,37 +130,59 @@ func (p *planner) visit(e *tree.Entry) error {
 	return nil
 }
 
+// decide is view.decide. Most inodes have nothing but an owner and a group, which the walk has read already; the others are
+// opened, so that all that is recorded of one is of the same inode.
+func (p *planner) decide(e *tree.Entry, refuse func(error)) (wish, error) {
+	more, err := e.HoldsIDs()
+	if err != nil {
+		return wish{}, err
+	}
+	if !more {
+		return p.view.decide(e.Path, &e.Stat, nil, refuse)
+	}
+	h, err := e.OpenHandle()
+	if err != nil {
+		return wish{}, err
+	}
+	defer h.Close()
+	attrs, err := h.Ownership()
+	if err != nil {
+		return wish{}, err
+	}
+	e.Stat = h.Stat
+	return p.view.decide(e.Path, &e.Stat, attrs, refuse)
+}
+
 // overflowID is what the kernel shows for an id without a mapping (user_namespaces(7)); it is also nobody's.
 const overflowID = 65534
 
-func overflow(h *tree.Handle) bool { return h.Stat.Uid == overflowID || h.Stat.Gid == overflowID }
-
 // take enters what was decided about an inode.
-func (p *planner) take(h *tree.Handle, w *wish, refused []error) error {
+func (p *planner) take(e *tree.Entry, w *wish, refused []error) error {
 	p.sum.Inodes++
+	id := inodeOf(&e.Stat)
+	p.print += id.fingerprint()
 	for _, err := range refused {
-		p.refuse(h.Path, err)
+		p.refuse(e.Path, err)
 	}
 	if w.both && p.both == "" {
-		p.both = h.Path
+		p.both = e.Path
 	}
 	if w.late && p.late == "" {
-		p.late = h.Path
+		p.late = e.Path
 	}
-	if h.Stat.Nlink > 1 && h.Type() != unix.S_IFDIR {
-		dev, ino := h.Inode()
-		if n := p.links[inode{dev, ino}]; n != nil {
+	if e.Stat.Nlink > 1 && e.Type() != unix.S_IFDIR {
+		if n := p.links[id]; n != nil {
 			n.here++
 			return nil
 		}
-		p.links[inode{dev, ino}] = &names{1, h.Stat.Nlink, h.Path, w.changes}
+		p.links[id] = &names{1, e.Stat.Nlink, e.Path, w.changes}
 	}
 	if w.changes {
 		p.sum.Changes++
 	}
-	if w.both || w.changes && w.delicate() {
+	if w.both || w.changes && (w.delicate() || len(w.Attrs) > 0) {
 		p.records++
-		return p.out.Encode(newRecord(h, *w))
+		return p.out.Encode(newRecord(&e.Stat, *w))
 	}
 	return nil
 }

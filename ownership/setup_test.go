@@ -22,7 +22,7 @@ const runVar = "OWNERSHIP_TEST_RUN"
 type runSpec struct{ Mode, From, To, Dir string }
 
 func TestMain(m *testing.M) {
-	userns.Main(append(append(Halves(), ferry.Halves()...), buildHalf, dumpHalf, swapHalf, touchHalf)...)
+	userns.Main(append(append(Halves(), ferry.Halves()...), buildHalf, dumpHalf, swapHalf, touchHalf, meddleHalf)...)
 	if text := os.Getenv(runVar); text != "" {
 		var s runSpec
 		if err := json.Unmarshal([]byte(text), &s); err != nil {
@@ -121,15 +121,7 @@ func (g ground) build(t testing.TB, s, name string, nodes []listing.Node) string
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // by whoever owns it now
-		e, err := userns.NewEnv(userns.Options{}) // as root, real root
-		if err == nil {
-			_, err = ferry.Remove(context.Background(), e, path, ferry.RemoveOptions{Force: true})
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { removeTree(t, path) })
 	dir, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -63,8 +65,9 @@ func TestShiftByArithmetic(t *testing.T) {
 	}
 }
 
-// kill starts a shift in a process of its own and kills it after the time, unless it has ended by then.
-func (g ground) kill(t testing.TB, from, to, path string, after time.Duration) (ended bool) {
+// kill starts a shift in a process of its own and kills it, or else the half that it runs just then, after the time, unless it
+// has ended by then.
+func (g ground) kill(t testing.TB, from, to, path string, half bool, after time.Duration) (ended bool) {
 	t.Helper()
 	text, err := json.Marshal(runSpec{g.mode, from, to, path})
 	if err != nil {
@@ -77,9 +80,28 @@ func (g ground) kill(t testing.TB, from, to, path string, after time.Duration) (
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(after, func() {
+		if half && killChildren(cmd.Process.Pid) {
+			return
+		}
+		_ = cmd.Process.Kill()
+	})
 	defer timer.Stop()
 	return cmd.Wait() == nil
+}
+
+// killChildren kills the children of a process; false if there were none.
+func killChildren(pid int) (some bool) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, l := range lists {
+		text, _ := os.ReadFile(l) // of a thread, which may be gone
+		for _, child := range strings.Fields(string(text)) {
+			if n, err := strconv.Atoi(child); err == nil && unix.Kill(n, unix.SIGKILL) == nil {
+				some = true
+			}
+		}
+	}
+	return some
 }
 
 // TestShiftKilledCrash kills shifts at random moments; whatever there is then, the next run finishes it.
@@ -89,15 +111,15 @@ func TestShiftKilledCrash(t *testing.T) {
 	want := g.dump(t, g.base, path)
 	for _, to := range []string{g.caller, g.turned} {
 		started := time.Now()
-		if !g.kill(t, g.base, to, path, time.Minute) {
+		if !g.kill(t, g.base, to, path, false, time.Minute) {
 			t.Fatal("a shift that nobody killed failed")
 		}
 		whole := time.Since(started)
 		g.wantSame(t, to, path, want)
 		now, next := to, g.base
 		broken := 0
-		for range tier.Soaking(50, 5) {
-			if !g.kill(t, now, next, path, time.Duration(rand.Int64N(int64(whole)))) {
+		for i := range tier.Soaking(50, 5) {
+			if !g.kill(t, now, next, path, i%2 == 1, time.Duration(rand.Int64N(int64(whole)))) {
 				broken++
 			}
 			settle(t, path)

@@ -1,8 +1,11 @@
 package facl_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -96,14 +99,25 @@ func safe(c testCase) bool {
 		texts = append(texts, f)
 	}
 	for _, t := range texts {
-		if hasNegative(t) || strings.Contains(t, "\x00") {
+		if hasNegative(t) || hasHuge(t) || strings.Contains(t, "\x00") {
 			return false
 		}
 	}
 	return true
 }
 
-// hasNegative finds a dash before a digit, which setfacl may take for a negative id, and numbers that it wraps round.
+// hasHuge finds numbers that are no ids, which setfacl wraps round.
+func hasHuge(t string) bool {
+	for _, digits := range regexp.MustCompile("0[xX][0-9a-fA-F]+|[0-9]+").FindAllString(t, -1) {
+		n, err := strconv.ParseUint(digits, 0, 64)
+		if n > 4294967294 || errors.Is(err, strconv.ErrRange) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasNegative finds a dash before a digit, which setfacl may take for a negative id.
 func hasNegative(t string) bool {
 	for i := 0; i+1 < len(t); i++ {
 		if t[i] == '-' && t[i+1] >= '0' && t[i+1] <= '9' {

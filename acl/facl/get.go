@@ -117,24 +117,18 @@ func (g *getter) option(o *option) error {
 		g.effective = effectiveNone
 	case "skip-base":
 		g.skipBase = true
-	case "recursive":
-		g.walk.recursive = true
-	case "logical":
-		g.walk.links = allLinks
-	case "physical":
-		g.walk.links = noLinks
 	case "tabular":
 		g.tabular = true
 	case "numeric":
 		g.numeric = true
-	case "one-file-system":
-		g.walk.oneFS = true
 	case "absolute-names":
 		g.absolute = true
 	case "inside":
 		return g.inside()
 	case "help":
 		return errHelp
+	default:
+		g.walk.option(o.long)
 	}
 	return nil
 }

@@ -78,6 +78,30 @@ func TestIntended(t *testing.T) {
 	}
 }
 
+// TestIntendedLockedOut: setfacl reaches a directory by its name for each of its two ACLs; the first may take away its caller's right
+// to the second. Ours has it open.
+func TestIntendedLockedOut(t *testing.T) {
+	tier.User(t, "root may search everything")
+	tier.Program(t, "setfacl")
+	c := testCase{tool: "setfacl", args: []string{"-m", "u::r--,d:u:5:r", "."}}
+	sides := [2]side{{dir: t.TempDir()}, {dir: t.TempDir()}}
+	if err := c.oracle(&sides[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ours(&sides[1], facl.Names(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if !lockedOut(sides[0], sides[1]) || sides[0].status != 1 || sides[1].status != 0 {
+		t.Errorf("setfacl: %d %s, ours: %d %s", sides[0].status, sides[0].stderr, sides[1].status, sides[1].stderr)
+	}
+	for i, want := range []bool{false, true} {
+		n, err := unix.Getxattr(sides[i].dir, "system.posix_acl_default", nil)
+		if (n > 0) != want {
+			t.Errorf("side %d: %d bytes of default ACL, %v", i, n, err)
+		}
+	}
+}
+
 // describe is mode and ACL of a file.
 func describe(t *testing.T, path string) string {
 	t.Helper()

@@ -49,7 +49,7 @@ func (e *unmappedError) Error() string {
 	if e.group {
 		kind = "gid"
 	}
-	return fmt.Sprintf("operation not permitted, and where it would be, %s %d is not in the map", kind, e.id)
+	return fmt.Sprintf("operation not permitted, and %s %d is not in the map of the namespace where it would be (--inside takes inner ids)", kind, e.id)
 }
 
 // Do does a job on name in the directory at, and returns its exit status. here gives the ids of this process for those of

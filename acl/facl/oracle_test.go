@@ -130,6 +130,17 @@ func randomACL(r *rand.Rand) acl.ACL {
 	return a
 }
 
+// deniedAgain is what setfacl says of "." when its first change took away the caller's own right to search it, so that the
+// second one is denied.
+const deniedAgain = "setfacl: .: Permission denied\n"
+
+// lockedOut tells that setfacl, a, was denied "." more often than ours, b, for that reason (docs/ACL.md).
+func lockedOut(a, b side) bool {
+	var st unix.Stat_t
+	return os.Getuid() != 0 && unix.Lstat(a.dir, &st) == nil && st.Mode&0o100 == 0 &&
+		strings.Count(a.stderr, deniedAgain) > strings.Count(b.stderr, deniedAgain)
+}
+
 // state is everything that a command may change, byte for byte.
 func state(dir string) string {
 	var b strings.Builder
@@ -200,10 +211,15 @@ func (c testCase) compare(a, b side) string {
 		a.stderr = b.stderr
 	}
 	// setfacl returns the status of its last file; ours is that of the worst.
-	if a.status != b.status && !(c.tool == "setfacl" && a.status == 0 && b.status == 1 && a.stderr != "") {
+	if a.status != b.status && !(a.status == 1 && b.status == 0 && lockedOut(a, b)) && !(c.tool == "setfacl" && a.status == 0 && b.status == 1 && a.stderr != "") {
 		d = append(d, fmt.Sprintf("status %d, ours %d", a.status, b.status))
 	}
-	for _, x := range []struct{ what, a, b string }{{"stdout", a.stdout, b.stdout}, {"stderr", a.stderr, b.stderr}, {"state", state(a.dir), state(b.dir)}} {
+	was, is := state(a.dir), state(b.dir)
+	if lockedOut(a, b) { // all but the default ACL of ".", the last of all, and what is said of it, is the same still
+		a.stderr, b.stderr = strings.ReplaceAll(a.stderr, deniedAgain, ""), strings.ReplaceAll(b.stderr, deniedAgain, "")
+		was, is = was[:strings.LastIndex(was, " no data available")], is[:min(len(is), strings.LastIndex(was, " no data available"))]
+	}
+	for _, x := range []struct{ what, a, b string }{{"stdout", a.stdout, b.stdout}, {"stderr", a.stderr, b.stderr}, {"state", was, is}} {
 		if x.a != x.b {
 			d = append(d, x.what+" (-program, +ours):\n"+cmp.Diff(strings.Split(x.a, "\n"), strings.Split(x.b, "\n")))
 		}
@@ -345,10 +361,10 @@ func TestOracle(t *testing.T) {
 	}
 }
 
-// TestSoakOracle is TestOracle with 24,000 command lines.
+// TestSoakOracle is TestOracle with 20,000 command lines outside and 20,000 inside.
 func TestSoakOracle(t *testing.T) {
 	tier.Soak(t)
 	seed := uint64(time.Now().UnixNano())
-	t.Run("outside", func(t *testing.T) { runSweep(t, &userns.Env{Direct: true}, seed, 12000) })
-	t.Run("inside", func(t *testing.T) { runSweep(t, namespace(t), seed+1, 12000) })
+	t.Run("outside", func(t *testing.T) { runSweep(t, &userns.Env{Direct: true}, seed, 20000) })
+	t.Run("inside", func(t *testing.T) { runSweep(t, namespace(t), seed+1, 20000) })
 }

@@ -106,12 +106,6 @@ func (s *setter) option(w word) error {
 		s.rule = maskNever
 	case "default":
 		s.promote = true
-	case "recursive":
-		s.walk.recursive = true
-	case "logical":
-		s.walk.links = allLinks
-	case "physical":
-		s.walk.links = noLinks
 	case "restore":
 		s.files = true
 		return s.restore(w.value)
@@ -124,6 +118,8 @@ func (s *setter) option(w word) error {
 		}
 	case "help":
 		return errHelp
+	default:
+		s.walk.option(w.opt.long)
 	}
 	return nil
 }

@@ -26,6 +26,20 @@ type walkMode struct {
 	oneFS     bool
 }
 
+// option takes note of the options that say how to walk, which Get and Set have in common.
+func (m *walkMode) option(name string) {
+	switch name {
+	case "recursive":
+		m.recursive = true
+	case "logical":
+		m.links = allLinks
+	case "physical":
+		m.links = noLinks
+	case "one-file-system":
+		m.oneFS = true
+	}
+}
+
 // inode identifies an inode.
 type inode struct{ dev, ino uint64 }
 

@@ -19,14 +19,26 @@ import (
 // Each worker walks on its own, and gives a directory away when another one has nothing to do; so the fds held are bounded
 // by the workers, however deep the tree is. The first error ends the walk. root stays the caller's.
 func Each(ctx context.Context, root *os.File, workers int, visit func(*Entry) error) error {
-	p := parallel{visit: func(e *Entry) error {
+	p := parallel{visit: hidden(visit)}
+	return p.run(ctx, root, workers)
+}
+
+// EachHandle is Each for visitors that act on the inode: it is open before they see it, which takes fewer system calls than
+// Entry.OpenHandle, and cannot find another inode than the one that was looked at. The handle is the walk's to close.
+func EachHandle(ctx context.Context, root *os.File, workers int, visit func(*Entry, *Handle) error) error {
+	p := parallel{hold: true, visit: hidden(func(e *Entry) error { return visit(e, e.held) })}
+	return p.run(ctx, root, workers)
+}
+
+// hidden is visit with its errors as visitErrors.
+func hidden(visit func(*Entry) error) func(*Entry) error {
+	return func(e *Entry) error {
 		err := visit(e)
 		if err != nil && !errors.Is(err, ErrSkipDir) {
 			err = &visitError{err}
 		}
 		return err
-	}}
-	return p.run(ctx, root, workers)
+	}
 }
 
 func (p *parallel) run(ctx context.Context, root *os.File, workers int) error {
@@ -77,6 +89,7 @@ func RootEntry(root *os.File) (*Entry, error) {
 
 type parallel struct {
 	visit   func(*Entry) error
+	hold    bool                            // see EachHandle
 	before  func(dir int, base string) bool // see walk
 	mount   uint64
 	work    chan eachDir // taken only by workers that have nothing to do
@@ -96,10 +109,11 @@ func (p *parallel) start(root *os.File) (eachDir, error) {
 		return eachDir{fd: -1}, pathError("openat", root.Name(), err)
 	}
 	e := Entry{Path: ".", Dir: fd, Base: "."}
-	if err = e.stat(); err == nil {
+	if err = e.look(p.hold); err == nil {
 		p.mount = e.Stat.Mnt_id
 		err = p.visit(&e)
 	}
+	e.release()
 	if err != nil {
 		unix.Close(fd)
 		fd = -1
@@ -112,7 +126,7 @@ func (p *parallel) start(root *os.File) (eachDir, error) {
 
 // walk walks one directory, which it takes over, and gives away what others can take.
 func (p *parallel) walk(ctx context.Context, cancel context.CancelCauseFunc, d eachDir) {
-	w := walk{visit: p.visit, mount: p.mount, enter: p.enter, before: p.before}
+	w := walk{visit: p.visit, hold: p.hold, mount: p.mount, enter: p.enter, before: p.before}
 	defer w.close()
 	if d.entry.Path != "." {
 		w.path = append([]byte(d.entry.Path), '/')
@@ -139,6 +153,28 @@ func (p *parallel) enter(e *Entry) (int, error) {
 	if e.Mount {
 		return -1, nil
 	}
+	fd, err := openSame(e)
+	if err != nil {
+		return -1, err
+	}
+	p.pending.Add(1)
+	given := *e
+	given.held = nil // it ends with this visit
+	select {
+	case p.work <- eachDir{fd, given}:
+		return -1, nil
+	default:
+		p.pending.Add(-1) // never the last: the directory that e is in is pending
+		return fd, nil
+	}
+}
+
+// openSame opens the directory that was visited, and no other one.
+func openSame(e *Entry) (int, error) {
+	if e.held != nil {
+		fd, err := openQuietly(e.held.fd, ".")
+		return fd, pathError("openat", e.Path, err)
+	}
 	fd, err := openQuietly(e.Dir, e.Base)
 	if err != nil {
 		return -1, pathError("openat", e.Path, err)
@@ -152,14 +188,7 @@ func (p *parallel) enter(e *Entry) (int, error) {
 		unix.Close(fd)
 		return -1, fmt.Errorf("%s: %w", e.Path, ErrChanged)
 	}
-	p.pending.Add(1)
-	select {
-	case p.work <- eachDir{fd, *e}:
-		return -1, nil
-	default:
-		p.pending.Add(-1) // never the last: the directory that e is in is pending
-		return fd, nil
-	}
+	return fd, nil
 }
 
 // openQuietly opens a directory without a new access time, which takes its owner or CAP_FOWNER.

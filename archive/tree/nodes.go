@@ -67,7 +67,7 @@ func (b *Builder) setMeta(n *dirNode, m Meta) error {
 
 // dropAttributes removes what an earlier entry has given a directory that now gets other metadata: the last entry counts.
 func dropAttributes(fd int) error {
-	keys, err := xattrKeys(unix.Listxattr, procFd(fd))
+	keys, err := xattrKeysOf(fd)
 	if err != nil {
 		return err
 	}

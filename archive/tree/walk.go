@@ -16,6 +16,8 @@ type Entry struct {
 	Base  string // its name there; "." for the root
 	Stat  unix.Statx_t
 	Mount bool // something is mounted here
+
+	held *Handle // only while EachHandle's visitor and walk are at it
 }
 
 // Type is the S_IFMT part of the mode.
@@ -27,7 +29,7 @@ func (e *Entry) Device() uint64 { return unix.Mkdev(e.Stat.Dev_major, e.Stat.Dev
 // ErrSkipDir is what a visit returns to leave out what is in a directory.
 var ErrSkipDir = errors.New("skip this directory")
 
-const statxMask = unix.STATX_BASIC_STATS | unix.STATX_MNT_ID
+const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
 // Walk visits the tree at root: a directory first, then what is in it, names sorted bytewise. It follows no symlink and holds a
 // bounded number of fds, however deep the tree is. root stays the caller's.
@@ -67,6 +69,7 @@ func Walk(ctx context.Context, root *os.File, visit func(*Entry) error) error {
 
 type walk struct {
 	visit func(*Entry) error
+	hold  bool // see EachHandle
 	mount uint64
 	stack []walkDir
 	path  []byte // of the directory on top, with its "/"; one for all levels, or a deep tree takes its depth squared
@@ -89,6 +92,24 @@ func (e *Entry) stat() error {
 		return unix.Statx(e.Dir, e.Base, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, statxMask, &e.Stat)
 	})
 	return pathError("statx", e.Path, err)
+}
+
+// look fills in Stat, and holds the inode if that is asked for. release must be called.
+func (e *Entry) look(hold bool) (err error) {
+	if !hold {
+		return e.stat()
+	}
+	if e.held, err = e.open(); err == nil {
+		e.Stat = e.held.Stat
+	}
+	return err
+}
+
+func (e *Entry) release() {
+	if e.held != nil {
+		e.held.Close()
+		e.held = nil
+	}
 }
 
 // push takes over fd, the directory e, and reads its names.
@@ -120,9 +141,10 @@ func (w *walk) next() error {
 		return nil
 	}
 	e := Entry{Dir: top.fd, Base: base, Path: string(append(w.path, base...))}
-	if err := e.stat(); err != nil {
+	if err := e.look(w.hold); err != nil {
 		return err
 	}
+	defer e.release()
 	e.Mount = e.Stat.Mnt_id != w.mount
 	err := w.visit(&e)
 	if errors.Is(err, ErrSkipDir) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -223,5 +224,56 @@ func inMounts(t *testing.T, mount, f func() error) {
 		return f()
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEachAgrees: both parallel walks come by what Walk does, at any number of workers, and EachHandle's handle is the inode
+// of the entry, also when the names are moved about meanwhile.
+func TestEachAgrees(t *testing.T) {
+	noLeak(t)
+	lines := "dir . @ 755\nsymlink l @ d0\nfifo p @ 644\n"
+	for d := range 12 {
+		lines += fmt.Sprintf("dir d%d @ 755\ndir d%d/e @ 700\n", d, d)
+		for f := range 8 {
+			lines += fmt.Sprintf("file d%d/e/f%d @ 644 \"x\"\n", d, f)
+		}
+	}
+	dir := build(t, lines)
+	want, err := visits(t, dir, nil)
+	must(t, err)
+	slices.Sort(want)
+	for _, workers := range []int{1, 2, 7} {
+		var mu sync.Mutex
+		var each, handles []string
+		must(t, Each(t.Context(), openTestDir(t, dir), workers, func(e *Entry) error {
+			mu.Lock()
+			defer mu.Unlock()
+			each = append(each, e.Path)
+			return nil
+		}))
+		must(t, EachHandle(t.Context(), openTestDir(t, dir), workers, func(e *Entry, h *Handle) error {
+			if e.Path != "." { // the name is another inode's when the visitor comes to act
+				must(t, unix.Renameat(e.Dir, e.Base, e.Dir, e.Base+".real"))
+				must(t, unix.Mkdirat(e.Dir, e.Base, 0o700))
+			}
+			must(t, h.Refresh())
+			same := e.Stat.Ino == h.Stat.Ino && e.Type() == h.Type() && e.Path == h.Path
+			if e.Path != "." {
+				must(t, unix.Unlinkat(e.Dir, e.Base, unix.AT_REMOVEDIR))
+				must(t, unix.Renameat(e.Dir, e.Base+".real", e.Dir, e.Base))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if !same {
+				t.Errorf("%s: the handle is of another inode", e.Path)
+			}
+			handles = append(handles, e.Path)
+			return nil
+		}))
+		slices.Sort(each)
+		slices.Sort(handles)
+		if !slices.Equal(each, want) || !slices.Equal(handles, want) {
+			t.Errorf("%d workers: Walk %d, Each %d, EachHandle %d names", workers, len(want), len(each), len(handles))
+		}
 	}
 }

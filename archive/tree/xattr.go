@@ -36,11 +36,11 @@ func procPath(dir int, base string) string {
 
 // XattrsAt returns the extended attributes of base in dir, sorted by key; none, also where the filesystem has none.
 func XattrsAt(dir int, base string) ([]Xattr, error) {
-	path := procPath(dir, base)
-	keys, err := xattrKeys(unix.Llistxattr, path)
+	keys, err := xattrKeysAt(dir, base)
 	if err != nil || len(keys) == 0 {
 		return nil, err
 	}
+	path := procPath(dir, base)
 	attrs := make([]Xattr, 0, len(keys))
 	for _, key := range keys {
 		value, err := xattrValue(unix.Lgetxattr, path, key)
@@ -55,12 +55,20 @@ func XattrsAt(dir int, base string) ([]Xattr, error) {
 	return attrs, nil
 }
 
-// xattrKeys lists with list, which follows path's last component or does not; a magic link is to be followed.
-func xattrKeys(list func(string, []byte) (int, error), path string) ([]string, error) {
-	var small [512]byte
-	buf := small[:]
+// xattrKeysAt returns the names of the attributes of base in dir, which is not followed.
+func xattrKeysAt(dir int, base string) ([]string, error) {
+	return xattrKeys(func(buf []byte) (int, error) { return listXattrAt(dir, base, buf) })
+}
+
+// xattrKeysOf is xattrKeysAt for an open fd, of any kind.
+func xattrKeysOf(fd int) ([]string, error) {
+	return xattrKeys(func(buf []byte) (int, error) { return unix.Listxattr(procFd(fd), buf) })
+}
+
+func xattrKeys(list func([]byte) (int, error)) ([]string, error) {
+	buf := make([]byte, 512)
 	for {
-		n, err := list(path, buf)
+		n, err := list(buf)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

@@ -29,6 +29,8 @@ type cli struct {
 	Audit  auditCmd  `cmd:"" group:"ids" help:"Who owns what below a directory, and what there is dangerous or left over."`
 	Du     duCmd     `cmd:"" group:"ids" help:"Sizes of trees, what you cannot read included."`
 
+	Debs debsCmd `cmd:"" group:"cache" help:"A cache of Debian packages: lend them to rootfs trees, take what they have downloaded."`
+
 	Run        runCmd        `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
 	Doctor     doctorCmd     `cmd:"" group:"namespace" help:"Test every prerequisite, and say what to do about what is missing."`
 	Map        mapCmd        `cmd:"" group:"namespace" help:"Show the id maps, translate ids."`
@@ -90,6 +92,7 @@ func newParser(args []string, out *Out, exit func(int)) (*kong.Kong, *Globals, e
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "tree", Title: "Trees and archives:"},
 			{Key: "ids", Title: "Owners, ids and ACLs:"},
+			{Key: "cache", Title: "Caches:"},
 			{Key: "namespace", Title: "Namespace:"},
 			{Key: "about", Title: "About nsferry:"},
 		}),

@@ -7,7 +7,6 @@ import (
 	"go/token"
 	"regexp"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -76,48 +75,6 @@ func TestDoctorBlames(t *testing.T) {
 			}
 			if !found || a.Exit != tt.exit {
 				t.Errorf("%s: found %v, exit %d, want %d: %+v", tt.id, found, a.Exit, tt.exit, all)
-			}
-		})
-	}
-}
-
-// TestDoctorNested calls doctor in namespaces made by hand: what containers and unshare make.
-func TestDoctorNested(t *testing.T) {
-	rootTier(t)
-	inNamespace := func(model, args string) place {
-		// The outer nsferry makes the namespace; what runs in it is the program under test.
-		return place{Setup: "chmod 0711 /tmp/home", Do: calls(strings.Fields("--model " + model + " run -- /tmp/bin/nsferry --json doctor" + args))}
-	}
-	for _, tt := range []struct {
-		name  string
-		place place
-		id    string
-		text  string
-		exit  int
-	}{
-		{"remapped ids", inNamespace("base", ""), "nesting", "in a namespace of remapped ids.*0:2500000000:65536", 0},
-		{"rootless container", inNamespace("caller", ""), "nesting", "in a rootless container's namespace.*0:54321:1,1:2500000001:65535", 0},
-		{"sudo's ids", inNamespace("identity", ""), "nesting", "in a user namespace", 0},
-		{"unshare -r", place{Setup: "chmod 0711 /tmp/home", Do: calls(strings.Fields("run -- unshare -Ur /tmp/bin/nsferry --json doctor"))}, "nesting", "with a single id", 4},
-		{"unshare -r, the consequence", place{Setup: "chmod 0711 /tmp/home", Do: calls(strings.Fields("run -- unshare -Ur /tmp/bin/nsferry --json doctor"))}, "subid.nested", "no sub-uids", 4},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			a := tt.place.visit(t)[0]
-			var r struct{ Result checkup }
-			if err := json.Unmarshal([]byte(a.Stdout), &r); err != nil {
-				t.Fatalf("%v\n%s%s", err, a.Stdout, a.Stderr)
-			}
-			found := false
-			for _, f := range r.Result.Findings {
-				if f.ID == tt.id {
-					found = true
-					if !regexp.MustCompile(tt.text).MatchString(f.What + " " + f.Evidence) {
-						t.Errorf("got %+v", f)
-					}
-				}
-			}
-			if !found || a.Exit != tt.exit {
-				t.Errorf("found %v, exit %d: %s%s", found, a.Exit, a.Stdout, a.Stderr)
 			}
 		})
 	}

@@ -28,6 +28,7 @@ var layers = [][]string{
 	{"cmd/nsferry/manual"}, // knows the grammar library and nothing of ours
 	{"sstate"},
 	{"sstate/store", "sstate/remote", "sstate/debs"},
+	{"sstate/lock"},
 	{"ownership"},
 	{"deploy"},
 	{"audit"},

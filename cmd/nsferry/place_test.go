@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -36,6 +37,7 @@ type place struct {
 	Dir            string      // working directory if not /tmp/home
 	Gone           bool        // the working directory has been removed
 	AsRoot         bool        // call as root instead
+	Via            []string    // a command that starts nsferry: the program and its arguments are appended
 	Do             []placeCall // in order
 }
 
@@ -260,7 +262,14 @@ func (p place) become() error {
 			return err
 		}
 	}
-	return syscall.Exec("/tmp/bin/nsferry", append([]string{"nsferry"}, p.Do[0].Args...), p.environment())
+	argv := append([]string{"nsferry"}, p.Do[0].Args...)
+	exe := "/tmp/bin/nsferry"
+	if len(p.Via) > 0 {
+		argv[0] = exe
+		argv = append(slices.Clone(p.Via), argv...)
+		exe = p.Via[0]
+	}
+	return syscall.Exec(exe, argv, p.environment())
 }
 
 func (p place) environment() []string {

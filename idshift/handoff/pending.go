@@ -38,6 +38,9 @@ type Options struct {
 	Mode      uint32    // exact mode of the finished file, 07777 at most, whatever umask and default ACL say; 0 means 0600
 	Overwrite Overwrite // what to do when the name is taken
 	ModTime   time.Time // modification time of the finished file; the zero value leaves it as it is
+	// NoSync leaves it to the system when bytes and name get to the disk: for copies of what is kept elsewhere. The name still
+	// appears only with all bytes, but a crash of the machine may leave it without them.
+	NoSync bool
 }
 
 // Pending is a file that gets its name when it is finished. It is for one goroutine.
@@ -47,7 +50,8 @@ type Pending struct {
 	opts      Options
 	file      *os.File
 	temp      string // name while it is written, or on its way over an old file; "" for an unnamed inode
-	done      bool   // by Commit or Abort
+	sealed    bool
+	done      bool // by Commit or Abort
 	published bool
 	replaced  bool // an earlier file is gone from the name
 }

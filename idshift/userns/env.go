@@ -126,11 +126,11 @@ func (e *Env) asUnshare(o Options, own idshift.Mapping) (*Env, error) {
 			model = "base"
 		}
 		if e.Plain, err = idshift.Plan(model, c); err != nil {
-			return nil, rangeError(err, e.Nested)
+			return nil, e.rangeError(err, own)
 		}
 	}
 	if e.Handoff, err = idshift.Handoff(e.Plain, c); err != nil {
-		return nil, rangeError(err, e.Nested)
+		return nil, e.rangeError(err, own)
 	}
 	return e, nil
 }
@@ -143,8 +143,9 @@ func parseSpec(s string) (idshift.Mapping, error) {
 	return m, nil
 }
 
-// rangeError turns the planner's error into one about the environment. An unknown model is the user's mistake.
-func rangeError(err error, nested bool) error {
+// rangeError turns the planner's error into one about the environment; own is the map of this namespace. An unknown model is the
+// user's mistake.
+func (e *Env) rangeError(err error, own idshift.Mapping) error {
 	var lacks, remedies []string
 	for _, r := range rangeErrors(err) {
 		lacks, remedies = append(lacks, r.Lack()), append(remedies, r.Remedy())
@@ -152,13 +153,30 @@ func rangeError(err error, nested bool) error {
 	if len(lacks) == 0 {
 		return &UsageError{err.Error()}
 	}
-	e := &EnvError{ID: "subid.range", What: strings.Join(lacks, " and ") + " for this user",
+	env := &EnvError{ID: "subid.range", What: strings.Join(lacks, " and ") + " for this user",
 		Remedy: strings.Join(remedies, "; ") + "; it takes effect at once"}
-	if nested {
-		e.ID = "subid.nested"
-		e.Remedy = "inside a container only sub-ids that the container maps count: add such a range to /etc/subuid and /etc/subgid inside, or run as its root"
+	if e.Nested {
+		env.ID = "subid.nested"
+		env.Remedy = "inside a container only sub-ids that the container maps count: add such a range to /etc/subuid and /etc/subgid inside"
+		u, g := freeAbove(own.UID, max(e.Caller.UID, 999)), freeAbove(own.GID, max(e.Caller.GID, 999))
+		if enough := uint32(10000); u.Count >= enough && g.Count >= enough {
+			name := callerName(e.Caller)
+			env.Remedy += fmt.Sprintf(" (%s:%d:%d and %s:%d:%d)", name, u.First, u.Count, name, g.First, g.Count)
+		}
+		env.Remedy += ", or run as its root"
 	}
-	return e
+	return env
+}
+
+// freeAbove is the largest range of ids above id that a namespace maps.
+func freeAbove(m idshift.Map, id uint32) (best idshift.Range) {
+	for _, x := range m.Extents() {
+		first := max(uint64(x.Inside), uint64(id)+1)
+		if end := uint64(x.Inside) + uint64(x.Count); end > first && end-first > uint64(best.Count) {
+			best = idshift.Range{First: uint32(first), Count: uint32(end - first)}
+		}
+	}
+	return best
 }
 
 // rangeErrors lists the planner's errors in err: one for each kind of ids that is short.
