@@ -21,7 +21,7 @@ import (
 // fail, a note where it only matters for some trees or for other tools.
 func Examine(ctx context.Context, e *userns.Env, path string) []userns.Finding {
 	dir := nearest(path)
-	all := []userns.Finding{filesystem(dir), traversal(e, dir)}
+	all := []userns.Finding{filesystem(dir), Traversal(e, dir)}
 	root, rest, err := userns.OpenTree(dir)
 	if err != nil {
 		return append(all, problem("path.open", "the directory cannot be opened", err, "choose a directory that you can reach"))
@@ -80,9 +80,9 @@ func filesystem(dir string) userns.Finding {
 	return f
 }
 
-// traversal finds the first directory on the way that inner root cannot search by name. nsferry's own commands go by descriptor and
+// Traversal finds the first directory on the way that inner root cannot search by name. nsferry's own commands go by descriptor and
 // do not mind; tools that walk paths inside do.
-func traversal(e *userns.Env, dir string) userns.Finding {
+func Traversal(e *userns.Env, dir string) userns.Finding {
 	f := userns.Finding{ID: "path.traverse", State: userns.StateOK, What: "inner root can walk this path"}
 	uid, _ := e.Plain.UID.ToOutside(0)
 	gid, _ := e.Plain.GID.ToOutside(0)

@@ -16,7 +16,7 @@ func (r *Root) OpenHandle(path string) (*Handle, error) {
 	if err != nil {
 		return nil, pathError("openat", path, err)
 	}
-	h := &Handle{Path: path, fd: fd, proc: procFd(fd)}
+	h := &Handle{Path: path, fd: fd}
 	if err := h.Refresh(); err != nil {
 		h.Close()
 		return nil, err
@@ -33,13 +33,17 @@ func (h *Handle) Is(seen *unix.Statx_t) error {
 }
 
 // Bare tells whether the inode has no extended attributes at all.
-func (h *Handle) Bare() (bool, error) { return bare(unix.Listxattr, h.proc, h.Path) }
+func (h *Handle) Bare() (bool, error) {
+	return bare(h.Path, func(buf []byte) (int, error) { return unix.Listxattr(h.proc(), buf) })
+}
 
 // Bare tells whether the inode has no extended attributes at all.
-func (e *Entry) Bare() (bool, error) { return bare(unix.Llistxattr, procPath(e.Dir, e.Base), e.Path) }
+func (e *Entry) Bare() (bool, error) {
+	return bare(e.Path, func(buf []byte) (int, error) { return listXattrAt(e.Dir, e.Base, buf) })
+}
 
-func bare(list func(string, []byte) (int, error), at, path string) (bool, error) {
-	n, err := list(at, nil)
+func bare(path string, list func([]byte) (int, error)) (bool, error) {
+	n, err := list(nil)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return true, nil
 	}
@@ -69,7 +73,7 @@ func (h *Handle) attributes(m *Meta, spare func(key string) bool) ([]Xattr, erro
 	if h.Type() == unix.S_IFLNK && len(m.Xattrs) == 0 {
 		return nil, nil // user.* and ACLs are not for symlinks (xattr(7))
 	}
-	keys, err := xattrKeys(unix.Listxattr, h.proc)
+	keys, err := xattrKeysOf(h.fd)
 	if err != nil {
 		return nil, pathError("listxattr", h.Path, err)
 	}
@@ -78,7 +82,7 @@ func (h *Handle) attributes(m *Meta, spare func(key string) bool) ([]Xattr, erro
 		if spare(key) && !slices.ContainsFunc(m.Xattrs, func(x Xattr) bool { return x.Key == key }) {
 			continue
 		}
-		value, err := xattrValue(unix.Getxattr, h.proc, key)
+		value, err := xattrValue(unix.Getxattr, h.proc(), key)
 		switch {
 		case errors.Is(err, unix.ENODATA):
 			continue
@@ -147,7 +151,7 @@ func (h *Handle) setAttributes(m *Meta, spare func(key string) bool) error {
 		if slices.ContainsFunc(attrs, func(y Xattr) bool { return sameXattr(x, y) }) {
 			continue
 		}
-		err := retry(func() error { return unix.Setxattr(h.proc, x.Key, x.Value, 0) })
+		err := retry(func() error { return unix.Setxattr(h.proc(), x.Key, x.Value, 0) })
 		if err != nil {
 			return xattrError(h.Path, x, err)
 		}

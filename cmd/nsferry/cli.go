@@ -16,6 +16,7 @@ type cli struct {
 	Cat    catCmd    `cmd:"" group:"tree" help:"Print a file of an archive."`
 	Diff   diffCmd   `cmd:"" group:"tree" help:"Compare trees and archives."`
 	Verify verifyCmd `cmd:"" group:"tree" help:"Check that an archive is whole."`
+	Deploy deployCmd `cmd:"" group:"tree" help:"Hand files of a tree to their owner outside: you."`
 	Rm     rmCmd     `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
 
 	ACL    aclCmd    `cmd:"" name:"acl" group:"ids" help:"Show and change ACLs, as getfacl and setfacl do."`
@@ -28,7 +29,8 @@ type cli struct {
 	Audit  auditCmd  `cmd:"" group:"ids" help:"Who owns what below a directory, and what there is dangerous or left over."`
 	Du     duCmd     `cmd:"" group:"ids" help:"Sizes of trees, what you cannot read included."`
 
-	Sstate sstateCmd `cmd:"" group:"tree" help:"A cache of trees: save, restore, and what keeps it in order."`
+	Sstate sstateCmd `cmd:"" group:"cache" help:"A cache of trees: save, restore, and what keeps it in order."`
+	Debs   debsCmd   `cmd:"" group:"cache" help:"A cache of Debian packages: lend them to rootfs trees, take what they have downloaded."`
 
 	Run        runCmd        `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
 	Doctor     doctorCmd     `cmd:"" group:"namespace" help:"Test every prerequisite, and say what to do about what is missing."`
@@ -91,6 +93,7 @@ func newParser(args []string, out *Out, exit func(int)) (*kong.Kong, *Globals, e
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "tree", Title: "Trees and archives:"},
 			{Key: "ids", Title: "Owners, ids and ACLs:"},
+			{Key: "cache", Title: "Caches:"},
 			{Key: "namespace", Title: "Namespace:"},
 			{Key: "about", Title: "About nsferry:"},
 		}),

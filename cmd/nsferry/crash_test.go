@@ -118,6 +118,9 @@ func (s *crashSite) commands() []crashCommand {
 				intact(t)
 			},
 			whole: intact, clear: [][]string{}},
+		{name: "deploy", args: []string{"deploy", "-f", "--from", "tree", "bin/busybox", "new"},
+			check: func(t *testing.T, _ string) { s.isDeployed(t, true) },
+			whole: func(t *testing.T) { s.isDeployed(t, false) }, clear: [][]string{{"rm", "new"}}},
 		{name: "rm", args: []string{"rm", "-f", "gone"},
 			prepare: func(t *testing.T) { s.ok(t, "unpack", "reference.tar.zst", "gone") },
 			check:   func(*testing.T, string) {}, whole: func(*testing.T) {}, clear: [][]string{}},
@@ -267,6 +270,20 @@ func (s *crashSite) isOneOf(t *testing.T, tree string, archives ...string) {
 		said = append(said, out...)
 	}
 	t.Errorf("%s is none of %q:\n%.2000s", tree, archives, said)
+}
+
+// isDeployed demands that the output is whole or, if that may be, not there.
+func (s *crashSite) isDeployed(t *testing.T, orNot bool) {
+	t.Helper()
+	got, err := os.ReadFile(s.path("new"))
+	if orNot && errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	box, lerr := exec.LookPath("busybox")
+	want, rerr := os.ReadFile(box)
+	if err := errors.Join(err, lerr, rerr); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the output is not whole: %d bytes of %d, %v", len(got), len(want), err)
+	}
 }
 
 // isUnpacked demands that the tree is not there or whole.

@@ -28,7 +28,9 @@ var layers = [][]string{
 	{"cmd/nsferry/manual"}, // knows the grammar library and nothing of ours
 	{"sstate"},
 	{"sstate/store", "sstate/remote", "sstate/debs", "sstate/minisign"},
+	{"sstate/lock"},
 	{"ownership"},
+	{"deploy"},
 	{"audit"},
 	{"grant"},
 	{"ferry"},

@@ -97,6 +97,9 @@ func (o *Out) TakeStdout() io.Writer {
 	return o.Stdout
 }
 
+// note says something that a user who waits wants to know at once.
+func (o *Out) note(text string) { o.line("%s", text) }
+
 func (o *Out) line(format string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

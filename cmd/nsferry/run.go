@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
+	"github.com/nsferry/nsferry/deploy"
 	"github.com/nsferry/nsferry/idshift/userns"
 	"github.com/nsferry/nsferry/idshift/userns/mounts"
 )
@@ -20,6 +22,8 @@ type runCmd struct {
 	Env        []string `sep:"none" placeholder:"NAME=VALUE" help:"Set a variable for the command. May be repeated."`
 	CleanEnv   bool     `help:"Inherit nothing of the environment."`
 	KeepFd     []int    `placeholder:"N" help:"Pass this open descriptor on, under its number. May be repeated."`
+	Output     []string `sep:"none" placeholder:"FD:DEST" help:"Let the command write to descriptor FD what becomes the file DEST, whole, if it exits with 0. May be repeated."`
+	Force      bool     `short:"f" help:"Replace DEST of --output if it exists."`
 	Command    []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments; none is a shell, which reads what to do from standard input."`
 }
 
@@ -54,9 +58,14 @@ func (c *runCmd) Run(ctx context.Context, e *userns.Env, out *Out) (err error) {
 	if len(command) == 0 {
 		command = []string{"/bin/sh"}
 	}
+	outputs, passed, err := c.outputs()
+	if err != nil {
+		return notRun(err)
+	}
+	defer func() { err = errors.Join(err, outputs.Abort()) }() // no effect once committed
 	// A signal is the command's business: Exec passes it on.
 	status, err := e.Exec(context.WithoutCancel(ctx), userns.Spec{
-		Argv: command, Env: c.Env, CleanEnv: c.CleanEnv, KeepFDs: c.KeepFd, Mounts: spec,
+		Argv: command, Env: c.Env, CleanEnv: c.CleanEnv, KeepFDs: c.KeepFd, Files: passed, Mounts: spec,
 		Note: func(text string) { out.Warn(Warning{What: "× " + text, Count: 1}) },
 	})
 	if err != nil {
@@ -65,7 +74,30 @@ func (c *runCmd) Run(ctx context.Context, e *userns.Env, out *Out) (err error) {
 	if status != 0 {
 		return exitStatus(status)
 	}
+	if err := outputs.Commit(); err != nil {
+		return notRun(err)
+	}
 	return nil
+}
+
+// outputs begins the files of --output, and numbers them for the command.
+func (c *runCmd) outputs() (w *deploy.Written, passed []userns.Passed, err error) {
+	var paths []string
+	for _, text := range c.Output {
+		number, path, _ := strings.Cut(text, ":")
+		fd, err := strconv.Atoi(number)
+		if err != nil || path == "" {
+			return nil, nil, &userns.UsageError{What: fmt.Sprintf("--output %s is not FD:DEST", text)}
+		}
+		paths, passed = append(paths, path), append(passed, userns.Passed{FD: fd})
+	}
+	if w, err = deploy.NewWritten(paths, c.Force); err != nil {
+		return nil, nil, err
+	}
+	for i, f := range w.Writers() {
+		passed[i].File = f
+	}
+	return w, passed, nil
 }
 
 // mounts opens everything that the command shall see. The files are the caller's also after an error.

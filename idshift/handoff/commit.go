@@ -56,12 +56,33 @@ func CommitAll(all []*Pending, link *Symlink) (err error) {
 	return nil
 }
 
-// seal gives the file its mode and puts its bytes on the disk.
-func (p *Pending) seal() error {
-	if err := p.chmod(p.opts.Mode); err != nil {
-		return err
+// Seal puts the file on the disk ahead of Commit, which then only gives it its name: so several files can be sealed at once, and
+// a lock be taken for the names alone. Nothing may be written to it afterwards. Sealing it again does nothing.
+func (p *Pending) Seal() error {
+	if p.done {
+		return fmt.Errorf("seal %s: %w", p.name, os.ErrClosed)
 	}
-	return p.dir.call("fsync", p.name, func() error { return unix.Fsync(int(p.file.Fd())) })
+	if err := p.seal(); err != nil {
+		return fmt.Errorf("seal %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// seal gives the file its mode and time and puts its bytes on the disk.
+func (p *Pending) seal() error {
+	if p.sealed {
+		return nil
+	}
+	err := p.chmod(p.opts.Mode)
+	if t := p.opts.ModTime; err == nil && !t.IsZero() {
+		ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Unix(), Nsec: int64(t.Nanosecond())}}
+		err = p.dir.call("utimensat", p.name, func() error { return unix.UtimesNanoAt(int(p.file.Fd()), "", ts[:], unix.AT_EMPTY_PATH) })
+	}
+	if err == nil && !p.opts.NoSync {
+		err = p.dir.call("fsync", p.name, func() error { return unix.Fsync(int(p.file.Fd())) })
+	}
+	p.sealed = err == nil
+	return err
 }
 
 func publishAll(all []*Pending) error {
@@ -71,7 +92,7 @@ func publishAll(all []*Pending) error {
 		}
 	}
 	for i, p := range all {
-		if i > 0 && p.inDirectoryOf(all[i-1]) {
+		if p.opts.NoSync || i > 0 && p.inDirectoryOf(all[i-1]) && !all[i-1].opts.NoSync {
 			continue
 		}
 		if err := p.dir.sync(p.file); err != nil {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,10 @@ var ErrExists = fmt.Errorf("the name is taken: %w", fs.ErrExist)
 type Options struct {
 	Mode      uint32    // exact mode of the finished file, 07777 at most, whatever umask and default ACL say; 0 means 0600
 	Overwrite Overwrite // what to do when the name is taken
+	ModTime   time.Time // modification time of the finished file; the zero value leaves it as it is
+	// NoSync leaves it to the system when bytes and name get to the disk: for copies of what is kept elsewhere. The name still
+	// appears only with all bytes, but a crash of the machine may leave it without them.
+	NoSync bool
 }
 
 // Pending is a file that gets its name when it is finished. It is for one goroutine.
@@ -45,7 +50,8 @@ type Pending struct {
 	opts      Options
 	file      *os.File
 	temp      string // name while it is written, or on its way over an old file; "" for an unnamed inode
-	done      bool   // by Commit or Abort
+	sealed    bool
+	done      bool // by Commit or Abort
 	published bool
 	replaced  bool // an earlier file is gone from the name
 }
@@ -54,10 +60,17 @@ type Pending struct {
 // an O_PATH descriptor. What dead writers of the same name left behind is removed. An Exclusive Pending fails
 // at once with ErrExists when the name is taken already. The caller defers Abort.
 func NewPending(dir *os.File, name string, o Options) (*Pending, error) {
-	return newPending(kernel{}, dir, name, o)
+	return newPending(kernel{}, dir, name, o, nil)
 }
 
-func newPending(k kernel, dir *os.File, name string, o Options) (_ *Pending, err error) {
+// Adopt begins a Pending of a file that is finished and has a name on dir's filesystem already: Commit gives it another one,
+// with mode and time, and Abort lets go of it. file stays the caller's, and must be his.
+func Adopt(dir *os.File, name string, file *os.File, o Options) (*Pending, error) {
+	return newPending(kernel{}, dir, name, o, file)
+}
+
+// newPending makes a Pending of a new file, or of adopted if that is not nil.
+func newPending(k kernel, dir *os.File, name string, o Options, adopted *os.File) (_ *Pending, err error) {
 	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
 		return nil, fmt.Errorf("%q cannot be the name of a file", name)
 	}
@@ -71,14 +84,14 @@ func newPending(k kernel, dir *os.File, name string, o Options) (_ *Pending, err
 	if p.dir, err = openDirectory(k, dir); err != nil {
 		return nil, fmt.Errorf("pending file %s: %w", name, err)
 	}
-	if err := p.begin(); err != nil {
+	if err := p.begin(adopted); err != nil {
 		return nil, errors.Join(fmt.Errorf("pending file %s: %w", name, err), p.Abort())
 	}
 	return p, nil
 }
 
-// begin checks the name, clears the ground and makes the inode.
-func (p *Pending) begin() error {
+// begin checks the name, clears the ground and makes the inode, or takes the adopted one.
+func (p *Pending) begin(adopted *os.File) error {
 	if len(p.name) > p.dir.longest {
 		return &os.PathError{Op: "openat", Path: p.name, Err: unix.ENAMETOOLONG}
 	}
@@ -95,6 +108,10 @@ func (p *Pending) begin() error {
 		return err
 	}
 	var err error
+	if adopted != nil {
+		p.file, err = p.dir.duplicate(adopted)
+		return err
+	}
 	p.file, err = p.dir.openat("open O_TMPFILE", p.dir.fd(), ".", p.name, unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if isAny(err, unix.EOPNOTSUPP, unix.EISDIR, unix.ENOENT, unix.EINVAL, unix.ENOSYS) {
 		p.file, p.temp, err = p.dir.createTemp(p.name)

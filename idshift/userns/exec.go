@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/nsferry/nsferry/idshift/userns/mounts"
 	"golang.org/x/sys/unix"
@@ -16,11 +17,18 @@ type Spec struct {
 	Env      []string     // NAME=VALUE, over what is inherited or preset
 	CleanEnv bool         // inherit nothing of the caller's environment
 	KeepFDs  []int        // descriptors that this process inherited and the command gets at the same numbers
+	Files    []Passed     // open files of this process's own that the command gets
 	Stdin    *os.File     // nil: this process's own; the same for the next two
 	Stdout   *os.File     //
 	Stderr   *os.File     //
 	Mounts   mounts.Spec  // rootfs, presets, binds, working directory; the zero value keeps the caller's root. Files stay the caller's
 	Note     func(string) // told what had to be done in a lesser way, before the command starts; may be nil
+}
+
+// Passed is an open file for a foreign command, and its number there. The file stays the caller's.
+type Passed struct {
+	FD   int
+	File *os.File
 }
 
 // exitMessage is how a foreign command ended.
@@ -43,11 +51,18 @@ func (e *Env) Exec(ctx context.Context, s Spec) (status int, err error) {
 		return ExitOwn, err
 	}
 	plan := session{role: roleInit, name: "init", mapping: e.Plain, stdio: [3]*os.File{or(s.Stdin, os.Stdin), or(s.Stdout, os.Stdout), or(s.Stderr, os.Stderr)}}
-	msg := &initMessage{Argv: s.Argv, Env: s.environment(), Override: s.Env, Keep: s.KeepFDs, Ignored: e.sys.ignoredSignals()}
+	msg := &initMessage{Argv: s.Argv, Env: s.environment(), Override: s.Env, Keep: slices.Clone(s.KeepFDs), Ignored: e.sys.ignoredSignals()}
 	kept, err := dupKept(s.KeepFDs)
-	defer closeAll(kept)
+	defer func() { closeAll(kept) }()
 	if err != nil {
 		return ExitUsage, err
+	}
+	for _, p := range s.Files {
+		dup, err := p.dup(msg.Keep)
+		if err != nil {
+			return ExitUsage, err
+		}
+		kept, msg.Keep = append(kept, dup), append(msg.Keep, p.FD)
 	}
 	plan.files = kept
 	msg.Mounts, plan.files = packMounts(s.Mounts, plan.files)
@@ -143,6 +158,18 @@ func dupKept(fds []int) ([]*os.File, error) {
 		kept = append(kept, os.NewFile(uintptr(dup), fmt.Sprintf("descriptor %d", fd)))
 	}
 	return kept, nil
+}
+
+// dup duplicates the file, whose number must be free.
+func (p Passed) dup(taken []int) (*os.File, error) {
+	if p.FD < 3 || p.FD > 1023 || slices.Contains(taken, p.FD) {
+		return nil, &UsageError{fmt.Sprintf("descriptor %d cannot be passed: it is not one of 3 to 1023, or passed already", p.FD)}
+	}
+	dup, err := unix.FcntlInt(p.File.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(dup), p.File.Name()), nil
 }
 
 func or(f, other *os.File) *os.File {

@@ -1,0 +1,356 @@
+package debs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/nsferry/nsferry/archive/tree"
+	"github.com/nsferry/nsferry/idshift/handoff"
+	"github.com/nsferry/nsferry/idshift/userns"
+)
+
+// Link says how Import may bring a deb in.
+type Link string
+
+// The ways. Hard and LinkReflink refuse a deb that cannot come so.
+const (
+	LinkSafe    Link = "safe"    // a hard link where the inner side can neither own nor write DL's file, else shared blocks, else a copy
+	LinkHard    Link = "hard"    // the first of these only; what would be unsafe is refused all the same
+	LinkReflink Link = "reflink" // shared blocks only
+	LinkCopy    Link = "copy"    // bytes of its own
+)
+
+// ArchivesMode says how open Import makes apt's archives.
+type ArchivesMode string
+
+// The modes. Export sets the archives back to 0755.
+const (
+	Mode0777 ArchivesMode = "0777" // what the inner users of apt and sbuild need, whoever they are
+	Mode1777 ArchivesMode = "1777" // the same, but nobody can remove what is another's
+	Mode0755 ArchivesMode = "0755" // inner root only
+	ModeACL  ArchivesMode = "acl"  // 0755, and write permission for _apt and sbuild inside and for the caller
+)
+
+// ImportOptions say how Import goes about it. The zero value brings all debs in, by LinkSafe and with Mode0777.
+type ImportOptions struct {
+	Link     Link
+	Mode     ArchivesMode
+	Needed   *Needed // which debs; nil is all
+	Lists    string  // a directory of Packages files to trust in place of the rootfs's own
+	DryRun   bool
+	Workers  int
+	Note     func(string) // told what is waited for; may be nil
+	Progress func(done int64)
+}
+
+// Imported is what Import did.
+type Imported struct {
+	DryRun  bool                   `json:"dry_run,omitempty"`
+	Brought int                    `json:"brought"`
+	Same    int                    `json:"same"`
+	Left    int                    `json:"left,omitempty"`    // not asked for
+	Damaged []Refusal              `json:"damaged,omitempty"` // stayed behind
+	Refused []Refusal              `json:"refused,omitempty"` // could not be brought in
+	Methods map[handoff.Method]int `json:"methods,omitempty"`
+	Bytes   int64                  `json:"bytes"` // of the debs brought in
+	Plan    []Step                 `json:"plan,omitempty"`
+}
+
+// String is the summary in one line.
+func (s Imported) String() string {
+	verb := "imported"
+	if s.DryRun {
+		verb = "would import"
+	}
+	text := fmt.Sprintf("%s %d debs, %d bytes; %d were there already", verb, s.Brought, s.Bytes, s.Same)
+	if s.Left > 0 {
+		text += fmt.Sprintf("; %d were not asked for", s.Left)
+	}
+	return text
+}
+
+// Import lends the debs of the cache at dl to apt in the rootfs at root. It makes apt's archives there with the right owners.
+// A cache that does not exist has no debs. A damaged deb stays behind and is in the summary; one that could not be brought in is in a
+// *RefusedError, with a valid summary.
+func Import(ctx context.Context, env EnvFunc, dl, root string, o ImportOptions) (sum Imported, err error) {
+	m := &importer{ImportOptions: o}
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := m.run(ctx, env, dl, root); err != nil {
+		return m.sum, fmt.Errorf("import %s: %w", dl, err)
+	}
+	if len(m.sum.Refused) > 0 {
+		return m.sum, &RefusedError{"import " + dl, len(m.there.Files), m.sum.Refused}
+	}
+	return m.sum, nil
+}
+
+// importer is one Import.
+type importer struct {
+	ImportOptions
+	rootfs   *rootfs
+	dl       *cache
+	there    Listing // DL
+	archives Listing
+	entered  bool // archives were listed by a half in the namespace
+	index    Index
+	digests  *record
+	sum      Imported
+}
+
+func (m *importer) close() (err error) {
+	if m.rootfs != nil {
+		err = m.rootfs.Close()
+	}
+	if m.dl != nil {
+		err = errors.Join(err, m.dl.Close())
+	}
+	return err
+}
+
+// defaults fills in and checks the options.
+func (m *importer) defaults() error {
+	if m.Link == "" {
+		m.Link = LinkSafe
+	}
+	if m.Mode == "" {
+		m.Mode = Mode0777
+	}
+	if !slices.Contains([]Link{LinkSafe, LinkHard, LinkReflink, LinkCopy}, m.Link) {
+		return fmt.Errorf("no such way to bring debs in: %q", m.Link)
+	}
+	if !slices.Contains([]ArchivesMode{Mode0777, Mode1777, Mode0755, ModeACL}, m.Mode) {
+		return fmt.Errorf("no such mode for the archives: %q", m.Mode)
+	}
+	return nil
+}
+
+func (m *importer) run(ctx context.Context, env EnvFunc, dl, root string) (err error) {
+	if err = m.defaults(); err != nil {
+		return err
+	}
+	if m.dl, err = openCache(dl, m.Note); err != nil {
+		return err
+	}
+	if m.rootfs, err = openRootfs(root, env); err != nil {
+		return err
+	}
+	if m.there, err = m.dl.list(ctx); err != nil {
+		return err
+	}
+	if m.archives, m.entered, err = ask(ctx, m.rootfs, listHalf, restArgs{m.rootfs.rest}); err != nil {
+		return err
+	}
+	needed, err := m.Needed.filter(ctx, m.rootfs, m.Lists)
+	if err != nil {
+		return err
+	}
+	plan := planImport(m.there, m.archives, needed)
+	if m.DryRun {
+		m.dry(plan)
+		return nil
+	}
+	e, err := env()
+	if err != nil {
+		return err
+	}
+	if err := m.settle(ctx, e); err != nil {
+		return err
+	}
+	return m.apply(ctx, e, plan)
+}
+
+func (m *importer) dry(plan []Step) {
+	m.sum.DryRun, m.sum.Plan = true, plan
+	for _, s := range plan {
+		switch s.Action {
+		case Copy, Replace:
+			m.sum.Brought++
+			m.sum.Bytes += s.Size
+		case Same:
+			m.sum.Same++
+		case Leave:
+			m.sum.Left++
+		case Refuse:
+			m.sum.Damaged = append(m.sum.Damaged, Refusal{s.File, s.Reason})
+		}
+	}
+}
+
+// settle makes the archives what they are to be, if they are not.
+func (m *importer) settle(ctx context.Context, e *userns.Env) error {
+	a := settleArgs{Rest: m.rootfs.rest, Owner: ownerIn(e), Make: true, Mode: archivesMode}
+	switch m.Mode {
+	case Mode0777:
+		a.Mode = 0o777
+	case Mode1777:
+		a.Mode = 0o1777
+	case ModeACL:
+		a.Named, a.Caller = true, e.CallerFSIDs().UID
+		if e.Direct {
+			a.Caller = e.Caller.UID
+		}
+	}
+	if m.settled(e, a) {
+		return nil
+	}
+	_, err := settleHalf.Run(ctx, e, a, nil, m.rootfs.root)
+	return err
+}
+
+// settled tells whether the archives are already as a wants them.
+func (m *importer) settled(e *userns.Env, a settleArgs) bool {
+	l := m.archives
+	if !l.Exists || l.Partial == nil || l.ACL != a.Named || a.Named {
+		return false
+	}
+	uid, ok := uint32(0), true
+	if !m.entered && !(e.Direct && !e.Arithmetic()) {
+		uid, ok = e.Plain.UID.ToOutside(0)
+	}
+	return ok && l.Dir.UID == uid && l.Dir.Mode&0o7777 == a.Mode
+}
+
+// apply brings in what the plan says.
+func (m *importer) apply(ctx context.Context, e *userns.Env, plan []Step) error {
+	var todo []Step
+	for _, s := range plan {
+		switch s.Action {
+		case Same:
+			m.sum.Same++
+		case Leave:
+			m.sum.Left++
+		case Refuse:
+			m.sum.Damaged = append(m.sum.Damaged, Refusal{s.File, s.Reason})
+		default:
+			todo = append(todo, s)
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	var err error
+	m.digests = openRecord(m.dl.dir)
+	if m.index, err = lookUp(ctx, m.rootfs, m.Lists, packageNames(todo)); err != nil {
+		return err
+	}
+	for c := range slices.Chunk(todo, 200) {
+		if err := m.bring(ctx, e, c); err != nil {
+			return err
+		}
+	}
+	m.digests.save(m.there)
+	return nil
+}
+
+// bring opens, checks and places some debs.
+func (m *importer) bring(ctx context.Context, e *userns.Env, steps []Step) error {
+	orders := make([]order, len(steps))
+	files := make([]*os.File, len(steps))
+	errs := make([]error, len(steps))
+	defer func() {
+		for _, f := range files {
+			f.Close() // nil is an error that nobody needs
+		}
+	}()
+	var group errgroup.Group
+	group.SetLimit(workers(m.Workers))
+	for i, s := range steps {
+		group.Go(func() error {
+			files[i], orders[i], errs[i] = m.check(e, s)
+			return ctx.Err()
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var good []Step
+	a := placeArgs{Rest: m.rootfs.rest, Owner: ownerIn(e), Link: m.Link, Workers: m.Workers}
+	passed := []*os.File{m.rootfs.root}
+	for i, s := range steps {
+		if errs[i] != nil {
+			m.sum.Damaged = append(m.sum.Damaged, Refusal{s.File, errs[i].Error()})
+			continue
+		}
+		good = append(good, s)
+		a.Orders = append(a.Orders, orders[i])
+		passed = append(passed, files[i])
+	}
+	if len(good) == 0 {
+		return nil
+	}
+	all, err := placeHalf.Run(ctx, e, a, nil, passed...)
+	if err != nil {
+		return err
+	}
+	return m.count(good, all)
+}
+
+// check opens a deb of DL and looks whether it is right.
+func (m *importer) check(e *userns.Env, s Step) (_ *os.File, o order, err error) {
+	f, err := openRegular(m.dl.dir, s.File)
+	if err != nil {
+		return nil, o, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, o, &fs.PathError{Op: "fstat", Path: s.File, Err: err}
+	}
+	sums := m.index[s.pkg]
+	if err := checkFile(f, sums, m.digests); err != nil {
+		return nil, o, err
+	}
+	return f, order{Name: bytesName(s.File), Hard: linkable(f, &st, e), Sure: len(sums) > 0, Check: s.Action == Check, MTime: st.Mtim.Nano()}, nil
+}
+
+// linkable tells whether a hard link in a rootfs leaves DL's file safe, and readable there. Foreign code runs in the plain map; so the
+// owner must have no place in it, and nobody who has may write. The owner must be the caller, too: who may link a file of
+// another's depends on fs.protected_hardlinks.
+func linkable(f *os.File, st *unix.Stat_t, e *userns.Env) bool {
+	if st.Uid != e.Caller.UID || st.Mode&0o6002 != 0 || st.Mode&0o004 == 0 {
+		return false
+	}
+	if _, inside := e.Plain.UID.ToInside(st.Uid); inside {
+		return false
+	}
+	if _, inside := e.Plain.GID.ToInside(st.Gid); inside && st.Mode&0o020 != 0 {
+		return false
+	}
+	_, err := unix.Fgetxattr(int(f.Fd()), tree.XattrAccess, nil)
+	return err == unix.ENODATA || err == unix.EOPNOTSUPP
+}
+
+func (m *importer) count(steps []Step, all []placed) error {
+	if m.sum.Methods == nil {
+		m.sum.Methods = map[handoff.Method]int{}
+	}
+	for i, s := range steps {
+		switch err := all[i].Problem.err(); {
+		case fatal(err):
+			return fmt.Errorf("%s: %w", s.File, err)
+		case err != nil:
+			m.sum.Refused = append(m.sum.Refused, Refusal{s.File, err.Error()})
+		case all[i].Method == kept:
+			m.sum.Same++
+		default:
+			m.sum.Brought++
+			m.sum.Bytes += s.Size
+			m.sum.Methods[all[i].Method]++
+		}
+	}
+	if m.Progress != nil {
+		m.Progress(m.sum.Bytes)
+	}
+	return nil
+}
