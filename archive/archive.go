@@ -23,6 +23,9 @@ type Summary struct {
 	Skipped map[string]int64 `json:"skipped,omitempty"`
 }
 
+// SkippedPlaceholder is the reason for a mount target that was made for a run and is still there.
+const SkippedPlaceholder = "placeholder of a mount"
+
 func (s *Summary) skip(reason string) {
 	if s.Skipped == nil {
 		s.Skipped = make(map[string]int64)
