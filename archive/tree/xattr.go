@@ -55,6 +55,12 @@ func XattrsAt(dir int, base string) ([]Xattr, error) {
 	return attrs, nil
 }
 
+// XattrKeys returns the names of the extended attributes, sorted.
+func (e *Entry) XattrKeys() ([]string, error) {
+	keys, err := xattrKeys(unix.Llistxattr, procPath(e.Dir, e.Base))
+	return keys, pathError("llistxattr", e.Path, err)
+}
+
 // xattrKeys lists with list, which follows path's last component or does not; a magic link is to be followed.
 func xattrKeys(list func(string, []byte) (int, error), path string) ([]string, error) {
 	var small [512]byte
