@@ -21,7 +21,7 @@ type UnpackOptions struct {
 	Exclude archive.Excludes
 	Top     string // a single top directory to strip; see archive.ExtractOptions
 	KeepTop bool
-	Replace bool // dir may be a tree; the new one takes its place in one step when it is whole
+	Replace bool     // dir may be a tree; the new one takes its place in one step when it is whole
 	Only    []string // if not empty, the paths to be unpacked, see archive.RefreshOptions
 	// Sums, if not nil, are the sums of the archive's frames; see archive.ExtractOptions.
 	Sums     [][32]byte
@@ -59,7 +59,7 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 		return archive.Summary{}, err
 	}
 	defer parent.Close()
-	o.Policy = o.Policy.WithDefaults(privileged(e))
+	o.Policy = o.Policy.WithDefaults(Privileged(e))
 	progress := o.Progress
 	o.Progress = nil
 	files := []*os.File{in, parent}
