@@ -31,6 +31,7 @@ var layers = [][]string{
 	{"ownership"},
 	{"audit"},
 	{"grant"},
+	{"ephemeral"},
 	{"ferry"},
 	{"archive", "idshift/userns", "idshift/handoff"},
 	{"idshift/userns/mounts"},
