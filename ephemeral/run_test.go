@@ -120,6 +120,25 @@ func TestFailedCommand(t *testing.T) {
 	}
 }
 
+// TestBelowIsOutOfReach: not even root inside finds a way to what it is not to change.
+func TestBelowIsOutOfReach(t *testing.T) {
+	nodes, err := listing.Parse("dir . 0:0 755 mtime=1\nfile below 0:0 666 mtime=1 \"\"\n")
+	check(t, err)
+	for _, e := range envs(t) {
+		t.Run(e.name, func(t *testing.T) {
+			s := newSite(t, e.Env, "", nodes)
+			for _, upper := range []Upper{Disk, Memory} {
+				for _, tree := range []string{"", s.tree} {
+					spec := s.command(t, "look")
+					if status, _ := s.over(t, tree, Options{Command: spec, Upper: upper}); status != 0 {
+						t.Errorf("%s over %q: status %d", upper, tree, status)
+					}
+				}
+			}
+		})
+	}
+}
+
 // differences tells two archives apart, line by line.
 func differences(t *testing.T, want, got []byte) string {
 	t.Helper()

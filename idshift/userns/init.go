@@ -52,9 +52,13 @@ func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.Fi
 	for _, note := range res.Notes {
 		_ = up.send(upMessage{Note: note})
 	}
-	// What is mounted has served; the command, which could find it in /proc, gets at it by its mounts alone.
-	for _, f := range files[len(msg.Keep):] {
-		if !slices.Contains(res.Hold, f) {
+	// What is mounted has served; the command, which could find it in /proc, gets at it by its mounts alone. Binds are theirs.
+	mounted := slices.Concat(files[len(msg.Keep):], []*os.File{spec.Root})
+	if spec.Overlay != nil {
+		mounted = append(mounted, spec.Overlay.Scratch)
+	}
+	for _, f := range mounted {
+		if f != nil && !slices.Contains(res.Hold, f) {
 			f.Close()
 		}
 	}
