@@ -115,6 +115,20 @@ def repeat(title, argv, limit):
     print(f"  {title:32} median {statistics.median(times):6.1f} ms, best {min(times):6.1f} ms; wanted: at most {limit} ms")
 
 
+def throwaway():
+    """A command in a tree that is as before afterwards: over a master, and as it is done without: unpack, run, delete."""
+    os.environ["XDG_STATE_HOME"] = os.path.abspath("state")
+    for archive in "own.tar.zst", "space/foreign.tar.zst":
+        once([NSFERRY, "run", "--rootfs", archive, "--", "true"])
+        repeat(f"run --rootfs {archive} -- true", [NSFERRY, "run", "--rootfs", archive, "--", "true"], 60)
+    repeat("  the same, --upper tmpfs", [NSFERRY, "run", "--rootfs", "own.tar.zst", "--upper", "tmpfs", "--", "true"], 60)
+    repeat("  a directory, --ephemeral", [NSFERRY, "run", "--rootfs", "tree", "--ephemeral", "--", "true"], 400)
+    repeat("  the same, --upper clone", [NSFERRY, "run", "--rootfs", "own.tar.zst", "--upper", "clone", "--", "true"], 10000)
+    n = f"{NSFERRY} --quiet"
+    repeat("  unpack, run, rm", ["sh", "-c", f"{n} unpack own.tar.zst space/old && {n} run --rootfs space/old -- true && {n} rm space/old"], 10000)
+    remove("state")
+
+
 def main():
     os.umask(0o022)
     os.mkdir("space")
@@ -148,6 +162,7 @@ def main():
     repeat("run -- true", inside("true"), 15)
     repeat("ls of our own archive", [NSFERRY, "ls", "own.tar.zst"], 60)
     repeat("cat of one file", [NSFERRY, "cat", "own.tar.zst", "etc/os-release"], 60)
+    throwaway()
     owners()
     remove("tree")
 

@@ -25,6 +25,9 @@ type Summary struct {
 	Reuse *Reuse `json:"reuse,omitempty"`
 }
 
+// SkippedPlaceholder is the reason for a mount target that was made for a run and is still there.
+const SkippedPlaceholder = "placeholder of a mount"
+
 func (s *Summary) skip(reason string) {
 	if s.Skipped == nil {
 		s.Skipped = make(map[string]int64)

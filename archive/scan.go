@@ -90,16 +90,19 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 	if err := s.attributes(h, e); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)
 	}
-	if i := markOf(h.Xattrs); i >= 0 {
+	i := markOf(h.Xattrs)
+	if i >= 0 || e.Stat.Mtime.Sec == tree.PlaceholderSec && e.Stat.Mtime.Nsec == tree.PlaceholderNsec {
 		empty, err := e.Empty()
 		if err != nil {
 			return nil, err
 		}
 		if empty {
-			s.sum.skip("placeholder of a mount")
+			s.sum.skip(SkippedPlaceholder)
 			return nil, tree.ErrSkipDir
 		}
-		h.Xattrs = slices.Delete(h.Xattrs, i, i+1) // somebody has filled it since: it is part of the tree
+		if i >= 0 { // somebody has filled it since: it is part of the tree
+			h.Xattrs = slices.Delete(h.Xattrs, i, i+1)
+		}
 	}
 	return h, s.content(h, e)
 }

@@ -8,6 +8,7 @@ package ferry
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 
 // Halves is the table of this package's inner halves, for userns.Main.
 func Halves() []userns.Registered {
-	return []userns.Registered{packHalf, unpackHalf, refreshHalf, listHalf, removeHalf, examineHalf, faclHalf, overlayHalf}
+	return []userns.Registered{packHalf, packMergedHalf, unpackHalf, refreshHalf, listHalf, removeHalf, examineHalf, faclHalf, overlayHalf}
 }
 
 // Workers returns n, or one worker for each processor when n is 0.
@@ -37,8 +38,8 @@ func ids(e *userns.Env) archive.IDs {
 	return archive.IDs{Plain: e.Plain, Arithmetic: e.Arithmetic()}
 }
 
-// privileged tells whether device nodes can be made: only by real root.
-func privileged(e *userns.Env) bool { return e.Mode == userns.ModeRoot && !e.Nested }
+// Privileged tells whether device nodes can be made: only by real root.
+func Privileged(e *userns.Env) bool { return e.Mode == userns.ModeRoot && !e.Nested }
 
 // Progress is told how many bytes are done; both ends of the border call it so.
 type Progress func(done int64)
@@ -100,4 +101,17 @@ func Umask() uint32 {
 		}
 	}
 	return 0o022
+}
+
+// StateHome is $XDG_STATE_HOME/nsferry (XDG base directory specification).
+func StateHome() (string, error) {
+	base := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(base) { // "all paths must be absolute; otherwise ignore"
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("%w; set XDG_STATE_HOME", err)
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "nsferry"), nil
 }

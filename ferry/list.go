@@ -71,7 +71,7 @@ func listTree(ctx context.Context, e *userns.Env, dir string, o ListOptions, fn 
 	defer r.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	o.Policy = o.Policy.WithDefaults(privileged(e))
+	o.Policy = o.Policy.WithDefaults(Privileged(e))
 	o.Policy.Unmapped = archive.Fail
 	done := make(chan error, 1)
 	go func() {

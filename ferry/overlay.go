@@ -14,14 +14,14 @@ import (
 func Overlay(ctx context.Context, e *userns.Env) userns.Finding {
 	_, err := overlayHalf.Run(ctx, e, overlayArgs{}, nil)
 	return overlayFinding("overlay", "inner root can mount an overlay (option userxattr)",
-		"a tree cannot be used with its changes thrown away (run --ephemeral); use Linux 5.11 or newer with overlayfs, outside of containers that filter mount", err)
+		"run --ephemeral has to copy the whole tree each time; use Linux 5.11 or newer with overlayfs, outside of containers that filter mount", err)
 }
 
 // overlayAt tests whether the filesystem of the directory can be the upper one of an overlay.
 func overlayAt(ctx context.Context, e *userns.Env, dir, rest string, root *os.File) userns.Finding {
 	_, err := overlayHalf.Run(ctx, e, overlayArgs{rest, e.CallerFSIDs()}, nil, root)
 	return overlayFinding("path.overlay", "overlays",
-		"changes to a tree cannot be kept here apart from it; use ext4, xfs, btrfs or tmpfs", err)
+		"changes to a tree cannot be kept here apart from it (run --ephemeral with its state here copies the tree); use ext4, xfs, btrfs or tmpfs", err)
 }
 
 func overlayFinding(id, what, remedy string, err error) userns.Finding {

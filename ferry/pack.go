@@ -11,6 +11,7 @@ import (
 	"github.com/nsferry/nsferry/archive/zframe"
 	"github.com/nsferry/nsferry/idshift/handoff"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/mounts"
 )
 
 // PackOptions say how a tree becomes an archive.
@@ -50,13 +51,51 @@ func FormatOf(name string) archive.Format {
 
 // Pack writes the tree dir to a new file at out, which is the caller's by birth and appears when it is whole.
 func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (sum archive.Summary, err error) {
-	parent, rest, name, err := OpenParent(out)
+	f, err := NewOutput(out, o)
 	if err != nil {
 		return sum, err
 	}
+	defer func() { err = errors.Join(err, f.Abort()) }() // no effect once committed
+	tree, err := openSource(dir)
+	if err != nil {
+		return sum, err
+	}
+	defer tree.Root.Close()
+	if sum, err = f.Pack(ctx, e, tree); err != nil {
+		return sum, fmt.Errorf("pack %s: %w", dir, err)
+	}
+	return sum, nil
+}
+
+// Source is a tree to be packed. The files are the caller's.
+type Source struct {
+	Root *os.File
+	Rest string // from Root on; see userns.OpenTree
+	// Changes, if not nil, is the layer of changes over Root: both are what mounts.Take has returned.
+	Changes *os.File
+}
+
+func openSource(dir string) (s Source, err error) {
+	s.Root, s.Rest, err = userns.OpenTree(dir)
+	return s, err
+}
+
+// Output is an archive that is to be packed, and has no name before it is whole.
+type Output struct {
+	*handoff.Pending
+	name    string
+	options PackOptions
+}
+
+// NewOutput makes ready for an archive at out, so that what forbids it shows before there is any work. Abort it.
+func NewOutput(out string, o PackOptions) (*Output, error) {
+	parent, rest, name, err := OpenParent(out)
+	if err != nil {
+		return nil, err
+	}
 	defer parent.Close()
 	if rest != "" {
-		return sum, fmt.Errorf("%s: the directory is closed to you, and the output has to be yours", out)
+		return nil, fmt.Errorf("%s: the directory is closed to you, and the output has to be yours", out)
 	}
 	overwrite := handoff.Exclusive
 	if o.Replace {
@@ -65,43 +104,56 @@ func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (s
 	if o.Mode == 0 {
 		o.Mode = 0o666 &^ Umask()
 	}
-	p, err := handoff.NewPending(parent, name, handoff.Options{Mode: o.Mode, Overwrite: overwrite})
-	if err != nil {
-		return sum, fmt.Errorf("%s: %w", out, err)
-	}
-	defer func() { err = errors.Join(err, p.Abort()) }() // no effect once committed
 	if o.Format == "" {
 		o.Format = FormatOf(name)
 	}
-	if sum, err = PackTo(ctx, e, dir, p.File(), o); err != nil {
+	p, err := handoff.NewPending(parent, name, handoff.Options{Mode: o.Mode, Overwrite: overwrite})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", out, err)
+	}
+	return &Output{p, out, o}, nil
+}
+
+// Pack writes the tree, and gives the archive its name.
+func (f *Output) Pack(ctx context.Context, e *userns.Env, tree Source) (sum archive.Summary, err error) {
+	if sum, err = PackSource(ctx, e, tree, f.File(), f.options); err != nil {
 		return sum, err
 	}
-	if err := Whole(p.File(), sum, o.Format); err != nil {
-		return sum, fmt.Errorf("%s: %w", out, err)
+	if err := Whole(f.File(), sum, f.options.Format); err != nil {
+		return sum, fmt.Errorf("%s: %w", f.name, err)
 	}
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
 		return sum, err
 	}
-	return sum, p.Commit()
+	return sum, f.Commit()
 }
 
 // PackTo writes the tree dir to an open file or pipe, which stays the caller's. After an error what was
 // written is worthless.
 func PackTo(ctx context.Context, e *userns.Env, dir string, out *os.File, o PackOptions) (archive.Summary, error) {
-	root, rest, err := userns.OpenTree(dir)
+	tree, err := openSource(dir)
 	if err != nil {
 		return archive.Summary{}, err
 	}
-	defer root.Close()
-	o.Policy = o.Policy.WithDefaults(privileged(e))
-	progress := o.Progress
-	o.Progress = nil
-	at, files := o.Increment.add(append([]*os.File{root, out}, o.Hold...))
-	sum, err := packHalf.Run(ctx, e, packArgs{rest, ids(e), o, at}, progress.raw(), files...)
+	defer tree.Root.Close()
+	sum, err := PackSource(ctx, e, tree, out, o)
 	if err != nil {
 		return sum, fmt.Errorf("pack %s: %w", dir, err)
 	}
 	return sum, nil
+}
+
+// PackSource writes the tree to an open file or pipe, as PackTo does.
+func PackSource(ctx context.Context, e *userns.Env, tree Source, out *os.File, o PackOptions) (archive.Summary, error) {
+	o.Policy = o.Policy.WithDefaults(Privileged(e))
+	progress := o.Progress
+	o.Progress = nil
+	half, files := packHalf, []*os.File{out, tree.Root}
+	if tree.Changes != nil {
+		half, files = packMergedHalf, append(files, tree.Changes)
+	}
+	at, files := o.Increment.add(append(files, o.Hold...))
+	return half.Run(ctx, e, packArgs{tree.Rest, ids(e), o, at}, progress.raw(), files...)
 }
 
 // Whole checks from outside that what the half says it wrote is there.
@@ -123,22 +175,37 @@ func Whole(f *os.File, sum archive.Summary, format archive.Format) error {
 	return err
 }
 
-// packHalf gets the tree's root and the output.
+// packHalf gets the output and the tree's root.
 var packHalf = userns.Half[packArgs, archive.Summary]{Name: "pack", Func: func(ctx context.Context, in *userns.Inner, a packArgs) (archive.Summary, error) {
-	root, err := userns.ReopenDir(in.Files[0], a.Rest)
+	root, err := userns.ReopenDir(in.Files[1], a.Rest)
 	if err != nil {
 		return archive.Summary{}, err
 	}
 	defer root.Close()
+	return a.create(ctx, in, root)
+}}
+
+// packMergedHalf gets the output and two layers. It mounts, so it is isolated.
+var packMergedHalf = userns.Half[packArgs, archive.Summary]{Name: "pack-merged", Isolated: true, Func: func(ctx context.Context, in *userns.Inner, a packArgs) (archive.Summary, error) {
+	root, err := mounts.Merge(in.Files[1], in.Files[2])
+	if err != nil {
+		return archive.Summary{}, err
+	}
+	defer root.Close()
+	return a.create(ctx, in, root)
+}}
+
+// create writes the tree at root to the first file of in.
+func (a packArgs) create(ctx context.Context, in *userns.Inner, root *os.File) (archive.Summary, error) {
 	o := a.Options
 	c := archive.CreateOptions{
 		ScanOptions: archive.ScanOptions{IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, CrossMounts: o.CrossMounts, ClampMTime: o.ClampMTime},
 		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in), Explain: o.Explain,
 	}
 	x := a.At.open(root, in.Files, &o.Increment, &c)
-	sum, err := archive.Create(ctx, root, in.Files[1], c)
+	sum, err := archive.Create(ctx, root, in.Files[0], c)
 	if err == nil {
 		x.finish(&sum)
 	}
 	return sum, err
-}}
+}

@@ -51,8 +51,8 @@ func (p *ParentDir) remove(ctx context.Context, name string) (tree.Removed, erro
 	return tree.Remove(ctx, p.File, name, p.Do)
 }
 
-// sweep removes the partial trees of name that nobody holds a lock on.
-func (p *ParentDir) sweep(ctx context.Context, name string) error {
+// Sweep removes the partial trees of name that nobody holds a lock on.
+func (p *ParentDir) Sweep(ctx context.Context, name string) error {
 	names, err := tree.ReadNames(int(p.Fd()))
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.Name(), err)

@@ -37,8 +37,9 @@ func partialPrefix(name string) string {
 	return "." + name + ".partial-"
 }
 
-// partialName returns a name for a partial tree that nobody has.
-func partialName(name string) string {
+// PartialName returns a new name for something of the given name that is not whole, or not to stay. Sweep removes it when
+// nobody holds a lock on it.
+func PartialName(name string) string {
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails
 	return partialPrefix(name) + hex.EncodeToString(random[:])
@@ -53,11 +54,11 @@ func partials(names []string, name string) []string {
 // newPartial removes litter and makes an empty tree of mode 0700 that belongs to uid 0, without inherited ACLs. parent
 // stays the caller's.
 func newPartial(ctx context.Context, parent *ParentDir, name string) (*partial, error) {
-	if err := parent.sweep(ctx, name); err != nil {
+	if err := parent.Sweep(ctx, name); err != nil {
 		return nil, err
 	}
 	for range 16 { // a sweep of somebody else's may take the name in the moment before it is locked
-		p := &partial{parent: parent, name: name, temp: partialName(name)}
+		p := &partial{parent: parent, name: name, temp: PartialName(name)}
 		err := p.make()
 		if err == nil {
 			return p, nil

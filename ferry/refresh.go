@@ -64,7 +64,7 @@ func Refresh(ctx context.Context, e *userns.Env, in *os.File, dir string, o Refr
 		return r, err
 	}
 	defer parent.Close()
-	o.Policy = o.Policy.WithDefaults(privileged(e))
+	o.Policy = o.Policy.WithDefaults(Privileged(e))
 	progress := o.Progress.raw()
 	root, _ := e.Plain.UID.ToOutside(0)
 	a := refreshArgs{
@@ -220,7 +220,7 @@ func (f *refresh) named(p *partial, name string) error {
 func (f *refresh) run(ctx context.Context, p *partial) (err error) {
 	o := f.Options
 	if !f.done.Resumed {
-		if err := f.parent.sweep(ctx, f.Name); err != nil {
+		if err := f.parent.Sweep(ctx, f.Name); err != nil {
 			return err
 		}
 	}
@@ -264,7 +264,7 @@ func (f *refresh) hide(p *partial) error {
 	if err := f.named(p, f.Name); err != nil {
 		return err
 	}
-	temp := partialName(f.Name)
+	temp := PartialName(f.Name)
 	fd := int(f.parent.Fd())
 	err := f.parent.Do(func() error { return unix.Renameat2(fd, f.Name, fd, temp, unix.RENAME_NOREPLACE) })
 	if errors.Is(err, unix.EINVAL) { // the filesystem lacks the flag; the name is a random one

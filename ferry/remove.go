@@ -68,7 +68,7 @@ var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: fun
 	}
 	defer parent.Close()
 	if !a.Options.DryRun {
-		if err := parent.sweep(ctx, a.Name); err != nil {
+		if err := parent.Sweep(ctx, a.Name); err != nil {
 			return r, err
 		}
 	}

@@ -59,7 +59,7 @@ func Unpack(ctx context.Context, e *userns.Env, in *os.File, dir string, o Unpac
 		return archive.Summary{}, err
 	}
 	defer parent.Close()
-	o.Policy = o.Policy.WithDefaults(privileged(e))
+	o.Policy = o.Policy.WithDefaults(Privileged(e))
 	progress := o.Progress
 	o.Progress = nil
 	files := []*os.File{in, parent}

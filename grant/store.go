@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/idshift/handoff"
 	"golang.org/x/sys/unix"
 )
@@ -22,17 +23,13 @@ type store struct {
 	records []*record
 }
 
-// storePath is $XDG_STATE_HOME/nsferry/grants (XDG base directory specification).
+// storePath is where records lie.
 func storePath() (string, error) {
-	base := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(base) { // "all paths must be absolute; otherwise ignore"
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("there is no place for records of grants: %w; set XDG_STATE_HOME", err)
-		}
-		base = filepath.Join(home, ".local", "state")
+	base, err := ferry.StateHome()
+	if err != nil {
+		return "", fmt.Errorf("there is no place for records of grants: %w", err)
 	}
-	return filepath.Join(base, "nsferry", "grants"), nil
+	return filepath.Join(base, "grants"), nil
 }
 
 // openStore makes the directory, 0700, takes its lock, waiting for it, and reads all records.

@@ -2,7 +2,9 @@ package tree
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +32,9 @@ type smallFile struct {
 	path string
 	meta Meta
 	size int64
-	segs []Segment // nil: dense
-	data []byte    // the segments' data, in the batch's buffer
+	segs []Segment            // nil: dense
+	data []byte               // the segments' data, in the batch's buffer
+	put  func(*os.File) error // instead of data; see Fill
 }
 
 func (j *batch) reset() {
@@ -86,6 +89,25 @@ func (b *Builder) File(ctx context.Context, path string, m Meta, size int64, seg
 	return nil
 }
 
+// Fill makes a regular file at path whose content put writes. A worker calls it, behind the caller's back; the file stays
+// the Builder's.
+func (b *Builder) Fill(ctx context.Context, path string, m Meta, put func(*os.File) error) error {
+	n, base, err := b.begin(ctx, path)
+	if err != nil {
+		return err
+	}
+	if b.current == nil {
+		b.current = <-b.free
+	}
+	j := b.current
+	b.occupy(n, base)
+	j.files = append(j.files, smallFile{dir: n, base: base, path: path, meta: m, put: put})
+	if len(j.files) >= 64 {
+		b.flush()
+	}
+	return nil
+}
+
 // occupy says that a worker will make base in n, which it keeps open.
 func (b *Builder) occupy(n *dirNode, base string) {
 	b.mu.Lock()
@@ -130,11 +152,23 @@ func (f *smallFile) write(b *Builder) error {
 	if err != nil {
 		return err
 	}
+	if f.put != nil {
+		return f.filled(os.NewFile(uintptr(fd), f.path), b)
+	}
 	err = f.fill(fd)
 	if err == nil {
 		err = applyFd(fd, f.path, &f.meta, b.born(f.dir))
 	}
 	return closeFile(fd, f.path, err)
+}
+
+// filled finishes a file of Fill's.
+func (f *smallFile) filled(file *os.File, b *Builder) error {
+	err := f.put(file)
+	if err == nil {
+		err = applyFd(int(file.Fd()), f.path, &f.meta, b.born(f.dir))
+	}
+	return errors.Join(err, file.Close())
 }
 
 func (f *smallFile) fill(fd int) error {

@@ -9,6 +9,13 @@ import (
 // XattrPlaceholder marks a mount target that was made for a mount and is no part of the tree.
 const XattrPlaceholder = "user.nsferry.placeholder"
 
+// PlaceholderSec and PlaceholderNsec mark one on filesystems without user attributes (tmpfs before Linux 6.6, NFS servers without
+// them): a modification time that no clock yields. The first change of the file or directory takes it away.
+const (
+	PlaceholderSec  = 0x6e736665
+	PlaceholderNsec = 727297
+)
+
 // OwnerIsMapped tells, for an inode that shows id 65534 as owner or group, whether that is a real nobody or what the kernel
 // shows for an id without a mapping (user_namespaces(7)). No call returns the difference; what does depend on it is whether uid 0's
 // capabilities count for the inode (capabilities(7): only where both its ids are mapped), so something is

@@ -55,6 +55,12 @@ func XattrsAt(dir int, base string) ([]Xattr, error) {
 	return attrs, nil
 }
 
+// XattrKeys returns the names of the extended attributes, sorted.
+func (e *Entry) XattrKeys() ([]string, error) {
+	keys, err := xattrKeysAt(e.Dir, e.Base)
+	return keys, pathError("listxattr", e.Path, err)
+}
+
 // xattrKeysAt returns the names of the attributes of base in dir, which is not followed.
 func xattrKeysAt(dir int, base string) ([]string, error) {
 	return xattrKeys(func(buf []byte) (int, error) { return listXattrAt(dir, base, buf) })

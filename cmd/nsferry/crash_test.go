@@ -52,6 +52,10 @@ func TestCrash(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			s := newCrashSite(t, flags)
 			for _, c := range s.commands() {
+				moments := moments
+				if os.Getenv("SOAK") == "" && c.seldom {
+					moments /= 2
+				}
 				t.Run(c.name, func(t *testing.T) { s.killAtRandom(t, c, moments) })
 			}
 		})
@@ -67,6 +71,7 @@ type crashCommand struct {
 	check   func(t *testing.T, victim string) // after the kill
 	whole   func(t *testing.T)                // after the same command has run undisturbed
 	clear   [][]string                        // brings the directory back to its beginning
+	seldom  bool                              // one round takes long
 }
 
 // directoryTime is the time in a directory's line.
@@ -121,10 +126,52 @@ func (s *crashSite) commands() []crashCommand {
 		{name: "deploy", args: []string{"deploy", "-f", "--from", "tree", "bin/busybox", "new"},
 			check: func(t *testing.T, _ string) { s.isDeployed(t, true) },
 			whole: func(t *testing.T) { s.isDeployed(t, false) }, clear: [][]string{{"rm", "new"}}},
+		s.ephemeral("ephemeral run", nil),
+		s.ephemeral("first ephemeral run", func(t *testing.T) { s.ok(t, "rm", "-f", "state/nsferry/ephemeral/masters") }),
 		{name: "rm", args: []string{"rm", "-f", "gone"},
 			prepare: func(t *testing.T) { s.ok(t, "unpack", "reference.tar.zst", "gone") },
 			check:   func(*testing.T, string) {}, whole: func(*testing.T) {}, clear: [][]string{}},
 	}
+}
+
+// ephemeral is a run over an archive that commits what it has changed. Whoever is killed but its keeper, no layer is left; the next
+// run clears one that is; and the master is always what the archive says.
+func (s *crashSite) ephemeral(name string, prepare func(*testing.T)) crashCommand {
+	const runs = "state/nsferry/ephemeral/runs"
+	var committed []byte
+	layers := func(t *testing.T, most int) {
+		left, err := filepath.Glob(s.path(runs + "/.*"))
+		if err != nil || len(left) > most {
+			t.Errorf("layers are left: %v, %v", left, err)
+		}
+		for _, dir := range left { // the outer process had made it, but no keeper yet
+			if in, err := os.ReadDir(dir); err != nil || len(in) > 0 {
+				t.Errorf("a layer with something in it is left: %v, %v", in, err)
+			}
+		}
+	}
+	whole := func(t *testing.T) {
+		layers(t, 0)
+		got, err := os.ReadFile(s.path("out.tar.zst"))
+		if err != nil || committed != nil && !bytes.Equal(got, committed) {
+			t.Errorf("what was committed is not the same again: %d bytes, %v", len(got), err)
+		}
+		committed = got
+		for _, tree := range s.masters(t) {
+			s.ok(t, "diff", tree, "reference.tar.zst")
+		}
+	}
+	return crashCommand{name: name, seldom: true, prepare: prepare, whole: whole, clear: [][]string{{"rm", "out.tar.zst"}},
+		args:  []string{"run", "--rootfs", "reference.tar.zst", "--commit", "out.tar.zst", "--force", "--bind", "source.tar:/srv/deep/source.tar:ro"},
+		stdin: "echo 1 >/usr/hard; rm -r /usr/d1 /usr/d2; mkdir /usr/d1; sleep 60 & (setsid sleep 60 &); sleep 0.03; touch -d @1600000000 /usr /usr/d1 /usr/hard\n",
+		check: func(t *testing.T, victim string) {
+			if !strings.Contains(victim, "janitor") {
+				layers(t, 1)
+			}
+			if got, err := os.ReadFile(s.path("out.tar.zst")); err == nil && !bytes.Equal(got, committed) {
+				t.Errorf("%d bytes were committed, which is neither nothing nor all", len(got))
+			}
+		}}
 }
 
 func (s *crashSite) path(name string) string { return filepath.Join(s.dir, name) }
@@ -139,10 +186,13 @@ func newCrashSite(t *testing.T, flags []string) *crashSite {
 	if err := os.Mkdir(s.path("data"), 0o777); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(s.path("state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chmod(s.path("data"), 0o777); err != nil { // inner root writes there
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.ok(t, "rm", "-f", "tree") })
+	t.Cleanup(func() { s.ok(t, "rm", "-f", "tree", "state") })
 	s.ok(t, "unpack", "source.tar", "tree")
 	s.ok(t, "pack", "tree", "-o", "reference.tar.zst")
 	s.ok(t, "diff", "tree", "source.tar")
@@ -186,7 +236,7 @@ func writeCrashArchive(t *testing.T, path string) {
 		add(tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, shell)
-	for _, name := range []string{"sh", "sleep", "setsid", "ls", "rm"} {
+	for _, name := range []string{"sh", "sleep", "setsid", "ls", "rm", "mkdir", "touch"} {
 		add(tar.Header{Name: "bin/" + name, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
 	content := rand.New(rand.NewPCG(1, 2))
@@ -213,6 +263,7 @@ func writeCrashArchive(t *testing.T, path string) {
 func (s *crashSite) command(stdin string, args ...string) *exec.Cmd {
 	cmd := exec.Command("nsferry", append(append([]string{}, s.flags...), args...)...)
 	cmd.Dir, cmd.Stdin = s.dir, strings.NewReader(stdin)
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+s.path("state"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd
 }

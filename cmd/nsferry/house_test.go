@@ -33,6 +33,7 @@ var layers = [][]string{
 	{"deploy"},
 	{"audit"},
 	{"grant"},
+	{"ephemeral"},
 	{"ferry"},
 	{"archive", "idshift/userns", "idshift/handoff"},
 	{"idshift/userns/mounts"},

@@ -18,6 +18,7 @@ import (
 
 	"github.com/nsferry/nsferry/audit"
 	"github.com/nsferry/nsferry/deploy"
+	"github.com/nsferry/nsferry/ephemeral"
 	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/grant"
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -41,7 +42,7 @@ func main() {
 
 // halves is the table of what may run on the other side of the border.
 func halves() []userns.Registered {
-	return slices.Concat(ferry.Halves(), deploy.Halves(), ownership.Halves(), grant.Halves(), audit.Halves(), debs.Halves())
+	return slices.Concat(ferry.Halves(), ephemeral.Halves(), deploy.Halves(), ownership.Halves(), grant.Halves(), audit.Halves(), debs.Halves())
 }
 
 // exitStatus is the status of a command that was run for the user, who gets it unchanged and without a word.

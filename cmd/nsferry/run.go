@@ -14,7 +14,12 @@ import (
 )
 
 type runCmd struct {
-	Rootfs     string   `placeholder:"DIR" help:"Make this tree the root directory, with private /dev, /dev/pts, /dev/shm, /proc and /sys."`
+	Rootfs     string   `placeholder:"DIR|ARCHIVE|KEY" help:"Make this tree the root directory, with private /dev, /dev/pts, /dev/shm, /proc and /sys. An archive, or an entry of the store, is unpacked once and implies --ephemeral."`
+	Ephemeral  bool     `help:"Leave the tree as it is, and throw away what the command changes."`
+	Upper      string   `default:"disk" placeholder:"WHERE" help:"Where changes are kept meanwhile: in the state directory (disk), in memory (tmpfs, tmpfs:SIZE), or in a copy of the whole tree there (clone), on which directories of the tree can be renamed. Default: ${default}."`
+	Commit     string   `placeholder:"FILE" xor:"commit" help:"When the command has exited with 0, pack the changed tree into FILE, which appears when it is whole."`
+	CommitKey  string   `placeholder:"KEY" xor:"commit" help:"The same, into the store."`
+	Force      bool     `short:"f" help:"Replace FILE of --commit, or DEST of --output, if it exists."`
 	Bind       []string `sep:"none" placeholder:"SRC[:DEST][:ro]" help:"Show SRC as DEST inside (default: the same path), with what is mounted below it. May be repeated."`
 	Chdir      string   `placeholder:"DIR" help:"Working directory inside."`
 	Apt        bool     `help:"Let apt work as inner root, and let no package start services."`
@@ -23,8 +28,8 @@ type runCmd struct {
 	CleanEnv   bool     `help:"Inherit nothing of the environment."`
 	KeepFd     []int    `placeholder:"N" help:"Pass this open descriptor on, under its number. May be repeated."`
 	Output     []string `sep:"none" placeholder:"FD:DEST" help:"Let the command write to descriptor FD what becomes the file DEST, whole, if it exits with 0. May be repeated."`
-	Force      bool     `short:"f" help:"Replace DEST of --output if it exists."`
-	Command    []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments; none is a shell, which reads what to do from standard input."`
+	storeFlag
+	Command []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments; none is a shell, which reads what to do from standard input."`
 }
 
 // ownError is a failure before the command ran, with the status that run gives for it.
@@ -45,8 +50,13 @@ func notRun(err error) error {
 }
 
 // Run runs a command inside and exits with its status.
-func (c *runCmd) Run(ctx context.Context, e *userns.Env, out *Out) (err error) {
-	spec, err := c.mounts()
+func (c *runCmd) Run(ctx context.Context, e *userns.Env, g *Globals, out *Out) (err error) {
+	t, err := c.throwaway(ctx, e, g, out)
+	if err != nil {
+		return notRun(err)
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	spec, err := c.mounts(t)
 	defer func() { err = errors.Join(err, closeSpec(spec)) }()
 	if err != nil {
 		return notRun(err)
@@ -63,11 +73,16 @@ func (c *runCmd) Run(ctx context.Context, e *userns.Env, out *Out) (err error) {
 		return notRun(err)
 	}
 	defer func() { err = errors.Join(err, outputs.Abort()) }() // no effect once committed
-	// A signal is the command's business: Exec passes it on.
-	status, err := e.Exec(context.WithoutCancel(ctx), userns.Spec{
+	run := userns.Spec{
 		Argv: command, Env: c.Env, CleanEnv: c.CleanEnv, KeepFDs: c.KeepFd, Files: passed, Mounts: spec,
 		Note: func(text string) { out.Warn(Warning{What: "× " + text, Count: 1}) },
-	})
+	}
+	var status int
+	if t != nil {
+		status, err = t.run(ctx, e, run, out)
+	} else { // a signal is the command's business: Exec passes it on
+		status, err = e.Exec(context.WithoutCancel(ctx), run)
+	}
 	if err != nil {
 		return ownError{fmt.Errorf("run: %w", err), status}
 	}
@@ -101,25 +116,17 @@ func (c *runCmd) outputs() (w *deploy.Written, passed []userns.Passed, err error
 }
 
 // mounts opens everything that the command shall see. The files are the caller's also after an error.
-func (c *runCmd) mounts() (s mounts.Spec, err error) {
+func (c *runCmd) mounts(t *throwaway) (s mounts.Spec, err error) {
 	s = mounts.Spec{Proc: true, Chdir: c.Chdir, Apt: c.Apt}
 	if c.Rootfs != "" {
 		s.Dev, s.Shm, s.Sys = true, true, true
-		var rest string
-		if s.Root, rest, err = userns.OpenTree(c.Rootfs); err != nil {
-			return s, err
-		}
-		if rest != "" {
-			return s, fmt.Errorf("%s: you may not search the directories above it", c.Rootfs)
-		}
-		if c.ResolvConf != "none" {
-			s.ResolvConf, err = os.ReadFile(c.ResolvConf)
-			if errors.Is(err, os.ErrNotExist) && c.ResolvConf == "/etc/resolv.conf" {
-				err = nil // a machine without a network has none to share
-			}
-			if err != nil {
+		if t == nil || t.archive == nil {
+			if s.Root, err = openRootfs(c.Rootfs); err != nil {
 				return s, err
 			}
+		}
+		if s.ResolvConf, err = c.resolvConf(); err != nil {
+			return s, err
 		}
 	} else if c.Apt {
 		return s, &userns.UsageError{What: "--apt needs --rootfs"}
@@ -133,6 +140,27 @@ func (c *runCmd) mounts() (s mounts.Spec, err error) {
 		s.Binds = append(s.Binds, b)
 	}
 	return s, nil
+}
+
+func openRootfs(path string) (*os.File, error) {
+	root, rest, err := userns.OpenTree(path)
+	if err == nil && rest != "" {
+		root.Close()
+		return nil, fmt.Errorf("%s: you may not search the directories above it", path)
+	}
+	return root, err
+}
+
+// resolvConf returns what is to be seen as /etc/resolv.conf, nil to leave it.
+func (c *runCmd) resolvConf() ([]byte, error) {
+	if c.ResolvConf == "none" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.ResolvConf)
+	if errors.Is(err, os.ErrNotExist) && c.ResolvConf == "/etc/resolv.conf" {
+		return nil, nil // a machine without a network has none to share
+	}
+	return text, err
 }
 
 // parseBind splits SRC[:DEST][:ro].

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/nsferry/nsferry/ephemeral"
 	"github.com/nsferry/nsferry/idshift/userns"
 	"github.com/nsferry/nsferry/sstate"
 	"github.com/nsferry/nsferry/sstate/store"
@@ -119,7 +123,8 @@ func keysOr(texts []string, s *store.Store) (keys []store.Key, err error) {
 
 type sstateGcCmd struct {
 	MaxSize        string `placeholder:"SIZE" help:"What all entries together may take, such as 20G; those used last stay."`
-	MaxAge         string `placeholder:"AGE" help:"Entries that were not used for so long go: 30d, 12h."`
+	MaxAge         string `placeholder:"AGE" help:"Entries that were not used for so long go: 30d, 12h. Trees of ephemeral runs, too."`
+	MaxTrees       string `placeholder:"SIZE" help:"What all trees of ephemeral runs together may take."`
 	KeepReferenced bool   `help:"Entries that a tree of yours was restored from, or saved as, stay while the tree is there."`
 	DryRun         bool   `short:"n" help:"Only tell what would go."`
 }
@@ -127,7 +132,8 @@ type sstateGcCmd struct {
 // collected is the summary of gc.
 type collected struct {
 	store.Collected
-	DryRun bool `json:"dryRun,omitempty"`
+	DryRun bool               `json:"dryRun,omitempty"`
+	Trees  []ephemeral.Master `json:"trees,omitempty"` // that went
 }
 
 func (c collected) String() string {
@@ -136,6 +142,9 @@ func (c collected) String() string {
 		text = "would remove"
 	}
 	text += fmt.Sprintf(" %d entries, %s, and %d leftovers; %d entries stay, %s", len(c.Evicted), bytesText(c.Freed), c.Litter, c.Kept, bytesText(c.Size))
+	if len(c.Trees) > 0 {
+		text += fmt.Sprintf("; %d trees of ephemeral runs", len(c.Trees))
+	}
 	if len(c.Busy) > 0 {
 		text += fmt.Sprintf("; in use: %s", strings.Join(c.Busy, ", "))
 	}
@@ -143,18 +152,24 @@ func (c collected) String() string {
 }
 
 // Run collects.
-func (c *sstateGcCmd) Run(f *sstateCmd, out *Out) error {
+func (c *sstateGcCmd) Run(ctx context.Context, f *sstateCmd, env envFunc, g *Globals, out *Out) error {
 	o := store.GCOptions{DryRun: c.DryRun}
+	trees := ephemeral.GCOptions{DryRun: c.DryRun, Workers: g.Jobs}
 	var err error
+	if trees.MaxBytes, err = parseSize(c.MaxTrees); err != nil {
+		return err
+	}
 	if o.MaxSize, err = parseSize(c.MaxSize); err != nil {
 		return err
 	}
 	if o.MaxAge, err = parseAge(c.MaxAge); err != nil {
 		return err
 	}
+	trees.MaxAge = o.MaxAge
+	gone, treeErr := collectTrees(ctx, env, trees)
 	s, err := f.open(out, false)
 	if err != nil {
-		return err
+		return errors.Join(err, treeErr)
 	}
 	if c.KeepReferenced {
 		keys, err := newCache(nil, s).Referenced()
@@ -164,13 +179,36 @@ func (c *sstateGcCmd) Run(f *sstateCmd, out *Out) error {
 		o.Keep = func(k store.Key) bool { return keys[k.String()] }
 	}
 	r, err := s.GC(o)
+	err = errors.Join(err, treeErr)
 	for _, key := range r.Evicted {
 		out.Verbose("%s", key)
 	}
 	if err == nil || len(r.Evicted) > 0 {
-		out.Summary(collected{r, c.DryRun})
+		out.Summary(collected{r, c.DryRun, gone})
 	}
 	return err
+}
+
+// collectTrees collects the masters of ephemeral runs, if there has been any, and returns those that went.
+func collectTrees(ctx context.Context, env envFunc, o ephemeral.GCOptions) ([]ephemeral.Master, error) {
+	path, err := ephemeral.StatePath()
+	if err != nil {
+		return nil, nil // nobody can have made one
+	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	e, err := env()
+	if err != nil {
+		return nil, err
+	}
+	s, err := ephemeral.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.GC(ctx, e, o)
+	gone := slices.DeleteFunc(all, func(m ephemeral.Master) bool { return m.Why == "" })
+	return gone, errors.Join(err, s.Close())
 }
 
 type sstateExplainCmd struct {

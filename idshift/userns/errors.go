@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+
+	"github.com/nsferry/nsferry/idshift/userns/mounts"
 )
 
 // Exit codes that a class of errors maps to. An error anywhere in a chain tells its own by a method ExitCode() int.
@@ -63,12 +65,13 @@ func (e *EnvError) Unwrap() error { return e.Err }
 func (e *EnvError) ExitCode() int { return ExitEnvironment }
 
 // RemoteError is an error that a half returned on the other side of the border. The message is whole; of the chain only
-// what callers branch on has crossed: the exit code, one errno, and whether it was a cancellation.
+// what callers branch on has crossed: the exit code, one errno, and whether it was a cancellation or an overlay that cannot be.
 type RemoteError struct {
-	Message  string        `json:"message"`
-	Code     int           `json:"code"`
-	Errno    syscall.Errno `json:"errno,omitempty"`
-	Canceled bool          `json:"canceled,omitempty"`
+	Message   string        `json:"message"`
+	Code      int           `json:"code"`
+	Errno     syscall.Errno `json:"errno,omitempty"`
+	Canceled  bool          `json:"canceled,omitempty"`
+	NoOverlay bool          `json:"noOverlay,omitempty"`
 }
 
 // Error returns the message as the half worded it.
@@ -77,10 +80,13 @@ func (e *RemoteError) Error() string { return e.Message }
 // ExitCode returns the exit code that the half's error asked for.
 func (e *RemoteError) ExitCode() int { return e.Code }
 
-// Is reports whether the half's error chain held target, for errno values and context.Canceled.
+// Is reports whether the half's error chain held target, for errno values, context.Canceled and mounts.ErrNoOverlay.
 func (e *RemoteError) Is(target error) bool {
-	if target == context.Canceled {
+	switch target {
+	case context.Canceled:
 		return e.Canceled
+	case mounts.ErrNoOverlay:
+		return e.NoOverlay
 	}
 	return e.Errno != 0 && (target == e.Errno || e.Errno.Is(target))
 }
@@ -96,7 +102,7 @@ func (e *RemoteError) As(target any) bool {
 
 // remote renders err for the way up.
 func remote(err error) *RemoteError {
-	r := &RemoteError{Message: err.Error(), Code: ExitCode(err), Canceled: errors.Is(err, context.Canceled)}
+	r := &RemoteError{Message: err.Error(), Code: ExitCode(err), Canceled: errors.Is(err, context.Canceled), NoOverlay: errors.Is(err, mounts.ErrNoOverlay)}
 	errors.As(err, &r.Errno)
 	return r
 }

@@ -13,16 +13,18 @@ import (
 
 // Spec is a foreign command and the world it runs in. The zero value of everything but Argv is useful.
 type Spec struct {
-	Argv     []string     // command and arguments; a name without "/" is looked up inside, on the command's PATH
-	Env      []string     // NAME=VALUE, over what is inherited or preset
-	CleanEnv bool         // inherit nothing of the caller's environment
-	KeepFDs  []int        // descriptors that this process inherited and the command gets at the same numbers
-	Files    []Passed     // open files of this process's own that the command gets
-	Stdin    *os.File     // nil: this process's own; the same for the next two
-	Stdout   *os.File     //
-	Stderr   *os.File     //
-	Mounts   mounts.Spec  // rootfs, presets, binds, working directory; the zero value keeps the caller's root. Files stay the caller's
-	Note     func(string) // told what had to be done in a lesser way, before the command starts; may be nil
+	Argv     []string               // command and arguments; a name without "/" is looked up inside, on the command's PATH
+	Env      []string               // NAME=VALUE, over what is inherited or preset
+	CleanEnv bool                   // inherit nothing of the caller's environment
+	KeepFDs  []int                  // descriptors that this process inherited and the command gets at the same numbers
+	Files    []Passed               // open files of this process's own that the command gets
+	Stdin    *os.File               // nil: this process's own; the same for the next two
+	Stdout   *os.File               //
+	Stderr   *os.File               //
+	Mounts   mounts.Spec            // rootfs, presets, binds, working directory; the zero value keeps the caller's root. Files stay the caller's
+	Keeper   *Keeper                // prepares what the mounts need and cleans up; in place of the janitor of placeholders. May be nil
+	After    func(status int) error // called when the command has ended and before the keeper cleans up; may be nil
+	Note     func(string)           // told what had to be done in a lesser way, before the command starts; may be nil
 }
 
 // Passed is an open file for a foreign command, and its number there. The file stays the caller's.
@@ -76,7 +78,7 @@ func (e *Env) Exec(ctx context.Context, s Spec) (status int, err error) {
 		err = e.blame(err)
 		return execStatus(err), err
 	}
-	janitor, err := e.tidy(s.Mounts, c)
+	janitor, err := e.tidy(s, c)
 	if err == nil {
 		err = e.release(c, plan)
 	}
@@ -91,7 +93,13 @@ func (e *Env) Exec(ctx context.Context, s Spec) (status int, err error) {
 	}
 	closeAll(kept)
 	status, err = e.follow(ctx, c, relay, s.Note)
+	if err == nil && s.After != nil {
+		if err = s.After(status); err != nil {
+			status = ExitOwn
+		}
+	}
 	if janitor != nil {
+		janitor.cancel() // end of file: nothing more comes from here
 		if left := janitor.leave(upMessage{}); left != nil && err == nil {
 			return ExitOwn, fmt.Errorf("run: cleaning up after status %d: %w", status, left)
 		}

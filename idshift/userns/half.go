@@ -25,6 +25,10 @@ type Inner struct {
 	// Files are the files passed to Run, in order, with their names. The caller of the half owns them.
 	Files []*os.File
 
+	// WaitRun, of a keeper only, returns when the run is over and everything that the outer process does afterwards, or that
+	// process is gone; see Keeper.
+	WaitRun func() error
+
 	report func(v any) error
 }
 

@@ -52,6 +52,17 @@ func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.Fi
 	for _, note := range res.Notes {
 		_ = up.send(upMessage{Note: note})
 	}
+	// What is mounted has served; the command, which could find it in /proc, gets at it by its mounts alone. Binds are theirs.
+	mounted := slices.Concat(files[len(msg.Keep):], []*os.File{spec.Root})
+	if spec.Overlay != nil {
+		mounted = append(mounted, spec.Overlay.Scratch)
+	}
+	for _, f := range mounted {
+		if f != nil && !slices.Contains(res.Hold, f) {
+			f.Close()
+		}
+	}
+	files = files[:len(msg.Keep)]
 	env := mergeEnv(mergeEnv(msg.Env, res.Env), msg.Override)
 	pid, code, err := startCommand(msg, env, files)
 	if err != nil {
@@ -69,7 +80,7 @@ func serveInit(up *upLink, dec *json.Decoder, start startMessage, files []*os.Fi
 	go deliver(pid, own, down, start.Grace) // ends with the process
 
 	status := reap(pid)
-	runtime.KeepAlive(res.Hold) // the locks on the placeholders that are mounted on
+	runtime.KeepAlive(res.Hold) // the locks
 	if err := up.send(upMessage{Exit: &exitMessage{Status: status}}); err != nil {
 		return ExitOwn
 	}

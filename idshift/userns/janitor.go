@@ -13,11 +13,11 @@ type janitorArgs struct {
 	Mounts mountsMessage `json:"mounts"`
 }
 
-// tidy starts the janitor of a run, if it has mounts that may need placeholders, and returns when these are in place. The
-// janitor is nil when there is nothing for it to do. Otherwise it ends after init does, and the caller must
-// call leave. It works in the handoff map: the tree may be the range's, or the caller's own.
-func (e *Env) tidy(s mounts.Spec, init *child) (*child, error) {
-	if s.Root == nil && len(s.Binds) == 0 {
+// tidy starts the janitor of a run, or its keeper, and returns when what the mounts need is in place. The janitor is nil when
+// there is nothing for it to do. Otherwise it ends after init does, and the caller must call leave. It works in the handoff
+// map: the tree may be the range's, or the caller's own.
+func (e *Env) tidy(s Spec, init *child) (*child, error) {
+	if s.Keeper == nil && (s.Mounts.Private || s.Mounts.Root == nil && len(s.Mounts.Binds) == 0) {
 		return nil, nil
 	}
 	if init.pidfd < 0 {
@@ -31,12 +31,17 @@ func (e *Env) tidy(s mounts.Spec, init *child) (*child, error) {
 		return nil, err
 	}
 	defer null.Close()
-	var args janitorArgs
 	// Nobody must wait for the janitor because it holds his pipe: stderr goes nowhere, errors come as an answer.
 	plan := session{role: roleJanitor, name: "janitor", mapping: e.Handoff, stdio: [3]*os.File{null, null, null}, files: []*os.File{run}}
-	args.Mounts, plan.files = packMounts(s, plan.files)
-	if plan.start.Args, err = json.Marshal(args); err != nil {
-		return nil, err
+	if k := s.Keeper; k != nil {
+		plan.start.Half, plan.start.Args, plan.start.Progress = k.half, k.args, true
+		plan.files = append(plan.files, k.files...)
+	} else {
+		var args janitorArgs
+		args.Mounts, plan.files = packMounts(s.Mounts, plan.files)
+		if plan.start.Args, err = json.Marshal(args); err != nil {
+			return nil, err
+		}
 	}
 	j, err := e.spawn(plan)
 	if err != nil {
@@ -45,6 +50,9 @@ func (e *Env) tidy(s mounts.Spec, init *child) (*child, error) {
 	var first upMessage
 	if err := j.next(&first); err != nil || first.Progress == nil {
 		return nil, j.leave(first)
+	}
+	if s.Keeper != nil && s.Keeper.Ready != nil {
+		s.Keeper.Ready(first.Progress)
 	}
 	return j, nil
 }
@@ -79,7 +87,10 @@ func (r readyLine) Write(p []byte) (int, error) {
 
 // serveJanitor first removes what a killed janitor has left in the tree, then makes what this run needs, and removes it
 // when the run is gone. Its caller may be gone before.
-func serveJanitor(up *upLink, start startMessage, files []*os.File) int {
+func serveJanitor(halves []Registered, up *upLink, dec *json.Decoder, start startMessage, files []*os.File) int {
+	if start.Half != "" {
+		return serveKeeper(halves, up, dec, start, files)
+	}
 	err := func() error {
 		var args janitorArgs
 		if err := json.Unmarshal(start.Args, &args); err != nil {

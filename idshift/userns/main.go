@@ -79,7 +79,7 @@ func act(halves []Registered, up *upLink, dec *json.Decoder, start startMessage,
 	case start.Init != nil:
 		return serveInit(up, dec, start, files, spec)
 	case start.Outlives:
-		return serveJanitor(up, start, files)
+		return serveJanitor(halves, up, dec, start, files)
 	}
 	return serveHalf(halves, up, dec, start, files)
 }
@@ -101,14 +101,9 @@ func refuse(up *upLink, code int, err error) int {
 // serveHalf runs the half that start names and reports its result. A panic of the half ends the process in the runtime's
 // way: the trace is on stderr, and the outer side sees a process that died.
 func serveHalf(halves []Registered, up *upLink, dec *json.Decoder, start startMessage, files []*os.File) int {
-	var half Registered
-	for _, h := range append(halves, probe) {
-		if h.name() == start.Half {
-			half = h
-		}
-	}
-	if half == nil {
-		_ = up.send(upMessage{Error: remote(fmt.Errorf("half %q is not in this binary's table", start.Half))})
+	half, err := find(append(halves, probe), start.Half)
+	if err != nil {
+		_ = up.send(upMessage{Error: remote(err)})
 		return ExitFailed
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -144,6 +139,15 @@ func serveHalf(halves []Registered, up *upLink, dec *json.Decoder, start startMe
 	v, err := half.serve(ctx, in, start.Args)
 	runtime.KeepAlive(files)
 	return answer(up, start.Half, v, err)
+}
+
+func find(halves []Registered, name string) (Registered, error) {
+	for _, h := range halves {
+		if h.name() == name {
+			return h, nil
+		}
+	}
+	return nil, fmt.Errorf("half %q is not in this binary's table", name)
 }
 
 // answer sends a half's result or error.

@@ -8,9 +8,12 @@ import (
 
 // mountsMessage is a mounts.Spec on its way to init: files are numbers into the session's files, -1 for nil.
 type mountsMessage struct {
-	Spec  mounts.Spec // without its files
-	Root  int
-	Binds []bindFiles // beside Spec.Binds
+	Spec    mounts.Spec // without its files
+	Root    int
+	Binds   []bindFiles // beside Spec.Binds
+	Scratch int         // of Spec.Overlay
+	Layers  int
+	Hold    []int
 }
 
 type bindFiles struct{ Source, Dir int }
@@ -31,7 +34,16 @@ func packMounts(s mounts.Spec, files []*os.File) (mountsMessage, []*os.File) {
 		b.Source, b.Dir = nil, nil
 		binds[i] = b
 	}
-	s.Root, s.Binds = nil, binds
+	if s.Overlay != nil {
+		over := *s.Overlay
+		m.Scratch, m.Layers = number(over.Scratch), number(over.Layers)
+		over.Scratch, over.Layers = nil, nil
+		s.Overlay = &over
+	}
+	for _, f := range s.Hold {
+		m.Hold = append(m.Hold, number(f))
+	}
+	s.Root, s.Binds, s.Hold = nil, binds, nil
 	m.Spec = s
 	return m, files
 }
@@ -48,6 +60,12 @@ func (m mountsMessage) unpack(files []*os.File) mounts.Spec {
 	s.Root = file(m.Root)
 	for i := range s.Binds {
 		s.Binds[i].Source, s.Binds[i].Dir = file(m.Binds[i].Source), file(m.Binds[i].Dir)
+	}
+	if s.Overlay != nil {
+		s.Overlay.Scratch, s.Overlay.Layers = file(m.Scratch), file(m.Layers)
+	}
+	for _, n := range m.Hold {
+		s.Hold = append(s.Hold, file(n))
 	}
 	return s
 }

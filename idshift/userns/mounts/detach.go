@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Detach replaces Root and the binds' sources by detached copies of their mounts, which Setup can place in any
+// Detach replaces Root, the directory for changes and the binds' sources by detached copies of their mounts, which Setup can place in any
 // mount namespace. It closes nothing: the old files stay the caller's, the new ones are the caller's too.
 //
 // The kernel binds only what lies in the current mount namespace. A file opened outside is of no use after
@@ -44,6 +44,13 @@ func (s *Spec) Detach() error {
 			if done.Root, err = one(s.Root, nil, true); err != nil {
 				return err
 			}
+		}
+		if o := s.Overlay; o != nil && o.Scratch != nil {
+			over := *o
+			if over.Scratch, err = one(o.Scratch, nil, false); err != nil {
+				return err
+			}
+			done.Overlay = &over
 		}
 		for i, b := range s.Binds {
 			if done.Binds[i].Source, err = one(b.Source, b.Dir, b.Rec); err != nil {

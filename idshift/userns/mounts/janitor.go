@@ -28,11 +28,11 @@ func Janitor(root *os.File, list []Placeholder, ready io.Writer, run ...*os.File
 	if _, err := ready.Write([]byte{1}); err != nil {
 		return errors.Join(fmt.Errorf("janitor: %w", err), made.Remove())
 	}
-	return errors.Join(waitGone(run), made.Remove())
+	return errors.Join(WaitGone(run), made.Remove())
 }
 
-// waitGone waits for pidfds to become readable and for pipes to be hung up.
-func waitGone(run []*os.File) error {
+// WaitGone waits for the end of a run as Janitor does: for pidfds to become readable and for pipes to be hung up.
+func WaitGone(run []*os.File) error {
 	for _, f := range run {
 		p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
 		for {

@@ -17,10 +17,8 @@ const MarkXattr = inodes.XattrPlaceholder
 // tempPrefix begins the names under which placeholders are made ready before they get their own.
 const tempPrefix = ".nsferry-placeholder-"
 
-// markTime is the mark on filesystems without user xattrs (tmpfs before Linux 6.6, NFS servers without them): a
-// modification time that no clock yields. The first change of the file or directory takes it away. Filesystems
-// that round it are refused by mark.
-var markTime = unix.Timespec{Sec: 0x6e736665, Nsec: 727297}
+// markTime is the mark on filesystems without user xattrs. Filesystems that round it are refused by mark.
+var markTime = unix.Timespec{Sec: inodes.PlaceholderSec, Nsec: inodes.PlaceholderNsec}
 
 // mark marks the open file f, a placeholder just made.
 func mark(f *os.File) error {

@@ -34,7 +34,17 @@ func Setup(s Spec) (Result, error) {
 	if err := m.mountRoot(s.Root); err != nil {
 		return Result{}, fmt.Errorf("rootfs: %w", err)
 	}
-	defer m.root.Close()
+	defer func() { m.root.Close() }()
+	if s.Overlay != nil {
+		if err := m.overlay(s.Overlay); err != nil {
+			return Result{}, fmt.Errorf("rootfs: %w", err)
+		}
+	}
+	if s.Private {
+		if err := m.makeTargets(s); err != nil {
+			return Result{}, err
+		}
+	}
 	res, err := m.presets(&s)
 	if err != nil {
 		return Result{}, err
@@ -54,8 +64,26 @@ func Setup(s Spec) (Result, error) {
 			return Result{}, err
 		}
 	}
-	res.Hold = m.held
+	res.Hold = append(m.held, s.Hold...)
 	return res, nil
+}
+
+// makeTargets makes the mount targets that a private tree lacks. They are marked as for any run: an archive of the tree
+// leaves them out.
+func (m *mounter) makeTargets(s Spec) error {
+	s.Root = m.root
+	list, err := Plan(s)
+	if err != nil {
+		return err
+	}
+	made, err := Make(m.root, list)
+	if err != nil {
+		return err
+	}
+	for _, h := range made.held {
+		m.held = append(m.held, h.file)
+	}
+	return made.root.Close()
 }
 
 // mountRoot mounts a private copy of dir within reach and remembers it as m.root; nil means the current root.

@@ -50,6 +50,14 @@ type Spec struct {
 	Binds      []Bind
 	Chdir      string // working directory after Setup; empty is "/" with Root and unchanged without
 
+	// Overlay, if not nil, takes the changes that would go to the tree at Root.
+	Overlay *Overlay
+	// Private says that the tree, as the command sees it, goes with the run: Setup makes the missing mount targets itself, and
+	// no janitor is needed for them.
+	Private bool
+	// Hold are files that come back in Result.Hold: locks of the caller's that shall live as long as the run.
+	Hold []*os.File
+
 	legacy bool // tests: behave as if the kernel had none of the mount syscalls of 5.2 and later
 }
 
@@ -58,8 +66,8 @@ type Result struct {
 	Env   []string // variables to set for the command, KEY=VALUE
 	Notes []string // what had to be done in a lesser way, and why; for the user's eyes
 
-	// Hold is to be kept open by the run's pid 1 as long as it lives: the shared locks on the placeholders mounted
-	// on. They protect them from the next run's Sweep, should the janitor have been killed.
+	// Hold is to be kept open by the run's pid 1 as long as it lives: Spec.Hold, and the shared locks on the placeholders
+	// mounted on. They protect them from the next run's Sweep, should the janitor have been killed.
 	Hold []*os.File
 }
 
@@ -101,6 +109,9 @@ func (b Bind) Close() error {
 func (s *Spec) check() error {
 	if s.Root == nil && (s.Dev || s.Shm || s.Sys || s.Apt || s.ResolvConf != nil) {
 		return errors.New("mounts: without a root only /proc and binds are mounted")
+	}
+	if s.Root == nil && (s.Overlay != nil || s.Private) || s.Overlay != nil && !s.Private {
+		return errors.New("mounts: an overlay lies over a root, and is private")
 	}
 	if s.Apt && !s.Dev {
 		return errors.New("mounts: apt's configuration lies in the private /dev, which is not asked for")
