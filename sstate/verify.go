@@ -78,6 +78,9 @@ func Verify(ctx context.Context, env func() (*userns.Env, error), s *store.Store
 func verify(ctx context.Context, env func() (*userns.Env, error), s *store.Store, key store.Key, o VerifyOptions) (v Verified, err error) {
 	v.Key = key.String()
 	entry, err := s.Peek(ctx, key)
+	if isMiss(err) && o.Quarantine {
+		entry, err = s.Get(ctx, key) // which moves an odd entry away
+	}
 	var missed *store.MissError
 	if errors.As(err, &missed) {
 		v.Missing, v.Wrong, v.Moved = true, missed.Reason, missed.Moved

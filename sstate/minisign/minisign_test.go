@@ -163,3 +163,34 @@ func TestKeysThatAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestVector checks the golden signature, which minisign 0.11 has made.
+func TestVector(t *testing.T) {
+	const dir = "../../testdata/vectors/"
+	read := func(name string) []byte {
+		b, err := os.ReadFile(dir + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	public, err := ParsePublicKey(read("small.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := ParseSignature(read("small.tar.zst.minisig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := Digest(bytes.NewReader(read("small.tar.zst")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	comment, err := sig.Check(digest, []PublicKey{public})
+	if err != nil || comment != "timestamp:1700000000\tfile:small.tar.zst\thashed" {
+		t.Errorf("%q, %v", comment, err)
+	}
+	if !strings.Contains(string(read("small.pub")), public.ID()) {
+		t.Errorf("minisign gives the key another number than %s", public.ID())
+	}
+}

@@ -33,7 +33,7 @@ const mostNear = 5
 // Explain looks the key up, and for those that are most like it.
 func (s *Store) Explain(ctx context.Context, key Key) (x Explanation, err error) {
 	x.Key = key.text
-	o, err := s.Get(ctx, key)
+	o, err := s.Peek(ctx, key)
 	var miss *MissError
 	switch {
 	case err == nil:

@@ -79,7 +79,8 @@ func (s *Store) GC(o GCOptions) (c Collected, err error) {
 	return c, errors.Join(errs...)
 }
 
-// evict removes the entry with what goes with it. It must not be in use, nor have been since it was listed. The object goes last, so that nothing stays behind that belongs to none.
+// evict removes the entry with what goes with it. It must not be in use, nor have been since it was listed. The object goes
+// last, so that nothing stays behind that belongs to none; but for the lock, which somebody may be about to take.
 func (s *Store) evict(e Entry, dry bool) error {
 	if !dry {
 		unlock, err := s.lockNames()
@@ -115,13 +116,7 @@ func (s *Store) evict(e Entry, dry bool) error {
 			return err
 		}
 	}
-	if err := os.Remove(file); err != nil {
-		return err
-	}
-	if err := os.Remove(file + ".lock"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return os.Remove(file)
 }
 
 // unused makes sure, by a lock that f keeps, that nobody has the entry open, and that it still is the one that was listed.

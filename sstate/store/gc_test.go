@@ -91,8 +91,8 @@ func TestGCByAge(t *testing.T) {
 	for _, k := range keys[3:] {
 		left, err := filepath.Glob(s.path(k.Path()) + "*")
 		check(t, err)
-		if left != nil {
-			t.Errorf("left: %q", left)
+		if d := cmp.Diff([]string{s.path(k.Path()) + ".lock"}, left); d != "" {
+			t.Errorf("left:\n%s", d)
 		}
 	}
 	holds(t, s, keys[2], "2")

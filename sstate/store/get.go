@@ -55,6 +55,7 @@ type Object struct {
 
 	store *Store
 	path  string
+	peek  bool // nothing is moved away on the way in
 }
 
 // Close lets go of the entry.
@@ -66,7 +67,7 @@ const touchEvery = time.Hour
 // Get opens the entry of key, and notes that it is used. Whatever keeps it from being used is a *MissError; the only other
 // error is that ctx is done.
 func (s *Store) Get(ctx context.Context, key Key) (*Object, error) {
-	o, err := s.Peek(ctx, key)
+	o, err := s.open(ctx, key, false)
 	if err != nil {
 		return nil, err
 	}
@@ -77,15 +78,17 @@ func (s *Store) Get(ctx context.Context, key Key) (*Object, error) {
 	return o, nil
 }
 
-// Peek is Get, but that nobody is taken to use the entry.
-func (s *Store) Peek(ctx context.Context, key Key) (*Object, error) {
+// Peek is Get for who only looks: no use is noted, and an odd entry stays where it is.
+func (s *Store) Peek(ctx context.Context, key Key) (*Object, error) { return s.open(ctx, key, true) }
+
+func (s *Store) open(ctx context.Context, key Key, peek bool) (*Object, error) {
 	path := s.path(key.Path())
 	for {
 		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, s.unopened(key, path, err)
 		}
-		o := &Object{Key: key, File: f, store: s, path: path}
+		o := &Object{Key: key, File: f, store: s, path: path, peek: peek}
 		again, err := o.admit(ctx)
 		if err == nil && !again {
 			return o, nil
@@ -117,7 +120,7 @@ func (o *Object) admit(ctx context.Context) (again bool, err error) {
 	case err != nil:
 		return false, o.miss("stat: " + err.Error())
 	case !st.Mode().IsRegular():
-		return false, o.Quarantine("the entry is no regular file")
+		return false, o.odd("the entry is no regular file")
 	}
 	if err := lock(ctx, o.File, unix.LOCK_SH, o.store.opts.Note); err != nil {
 		if ctx.Err() != nil {
@@ -136,7 +139,7 @@ func (o *Object) admit(ctx context.Context) (again bool, err error) {
 		return false, o.miss(err.Error())
 	}
 	if o.Size = st.Size(); o.Size == 0 {
-		return false, o.Quarantine("the entry is empty")
+		return false, o.odd("the entry is empty")
 	}
 	return false, o.recognize()
 }
@@ -153,7 +156,7 @@ func (o *Object) recognize() error {
 	case errors.Is(err, zframe.ErrNotSeekable):
 		return o.foreign()
 	case errors.Is(err, zframe.ErrTruncated), errors.As(err, &bad):
-		return o.Quarantine(err.Error())
+		return o.odd(err.Error())
 	}
 	return o.miss("the entry cannot be read: " + err.Error())
 }
@@ -166,9 +169,17 @@ func (o *Object) foreign() error {
 		err = errors.Join(err, in.Close())
 	}
 	if err != nil {
-		return o.Quarantine("the entry is no archive: " + err.Error())
+		return o.odd("the entry is no archive: " + err.Error())
 	}
 	return nil
+}
+
+// odd is the miss of an entry that will never be of use.
+func (o *Object) odd(reason string) error {
+	if o.peek {
+		return o.miss(reason)
+	}
+	return o.Quarantine(reason)
 }
 
 func (o *Object) miss(reason string) error { return &MissError{Key: o.Key, Reason: reason} }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // quarantineDir is where odd entries lie until gc takes them, each in a directory of its own with the reason.
@@ -31,7 +33,7 @@ func (o *Object) Quarantine(reason string) error {
 	switch {
 	case err == nil:
 		miss.Moved = to
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, errGone):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS), errors.Is(err, errGone):
 	default:
 		miss.Reason += fmt.Sprintf(" (and it could not be moved away: %v)", err)
 	}

@@ -104,6 +104,10 @@ func TestOddEntries(t *testing.T) {
 			check(t, s.makeDirs(k.dir()))
 			check(t, c.make(s.path(k.Path())))
 			check(t, os.WriteFile(s.path(k.Path())+".siginfo", []byte("x"), 0o644))
+			_, err := s.Peek(t.Context(), k)
+			if !errors.Is(err, ErrMiss) || len(quarantined(t, s)) > 0 {
+				t.Errorf("a look: %v; moved: %q", err, quarantined(t, s))
+			}
 			misses(t, s, k, c.reason)
 			if c.stays {
 				if len(quarantined(t, s)) != 0 {
