@@ -2,9 +2,7 @@ package ferry
 
 import (
 	"bytes"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -37,7 +35,7 @@ func (d debian) test(t *testing.T) {
 	all := envs(t)
 	work := place(t, all[0].Env)
 	tree := filepath.Join(work, "tree")
-	tarball, err := os.Open(d.bootstrap(t))
+	tarball, err := os.Open(tier.Debian(t, d.name, d.args...))
 	check(t, err)
 	defer tarball.Close()
 	_, err = Unpack(t.Context(), all[0].Env, tarball, tree, UnpackOptions{Exclude: []string{"dev/*"}})
@@ -62,38 +60,4 @@ func (d debian) test(t *testing.T) {
 			}
 		})
 	}
-}
-
-// bootstrap returns a tarball of the tree. The runner names a directory in which both of its passes find it; root bootstraps
-// as the runner's unprivileged user, for whom mmdebstrap enters a namespace by itself.
-func (d debian) bootstrap(t *testing.T) string {
-	tier.Program(t, "mmdebstrap")
-	dir := os.Getenv("NSFERRY_TEST_DEBIAN")
-	user := os.Getenv("NSFERRY_TEST_USER")
-	if dir == "" {
-		var err error
-		dir, err = os.MkdirTemp("", "nsferry-debian")
-		check(t, err)
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		check(t, os.Chmod(dir, 0o755))
-		user = ""
-	}
-	tarball := filepath.Join(dir, d.name+".tar")
-	if _, err := os.Stat(tarball); err == nil {
-		return tarball
-	}
-	fresh := filepath.Join(dir, d.name+".new.tar") // mmdebstrap goes by the suffix
-	argv := append([]string{"mmdebstrap", "--quiet"}, d.args...)
-	argv = append(argv, "bookworm", fresh)
-	if os.Geteuid() == 0 && user != "" {
-		argv = append([]string{"setpriv", "--reuid=" + user, "--regid=" + user, "--init-groups", "env", "-i", "TMPDIR=" + dir,
-			"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + dir, "USER=" + user}, argv...)
-	}
-	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatal(fmt.Errorf("%q: %w\n%s", argv, err, out))
-	}
-	check(t, os.Rename(fresh, tarball))
-	return tarball
 }
