@@ -1,7 +1,7 @@
 package tier
 
 import (
-	"fmt"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,14 +9,13 @@ import (
 	"testing"
 )
 
-// Debian returns the tarball of a Debian tree that mmdebstrap makes with args, with the devices in it. The runner names a directory in
-// which both of its passes and all packages find it, so that a tree is bootstrapped once; root bootstraps as the runner's unprivileged
-// user, for whom mmdebstrap enters a namespace by itself.
+// Debian returns the tarball of a Debian tree that mmdebstrap makes with args; name tells trees apart. The runner names a directory in
+// which both of its passes and all packages find it; root bootstraps as the runner's unprivileged user, for whom mmdebstrap
+// enters a namespace by itself.
 func Debian(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	Program(t, "mmdebstrap")
-	dir := os.Getenv("NSFERRY_TEST_DEBIAN")
-	user := os.Getenv("NSFERRY_TEST_USER")
+	dir, user := os.Getenv("NSFERRY_TEST_DEBIAN"), os.Getenv("NSFERRY_TEST_USER")
 	if dir == "" {
 		var err error
 		if dir, err = os.MkdirTemp("", "nsferry-debian"); err != nil {
@@ -28,17 +27,15 @@ func Debian(t testing.TB, name string, args ...string) string {
 		}
 		user = ""
 	}
-	here, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer here.Close()
-	if err := syscall.Flock(int(here.Fd()), syscall.LOCK_EX); err != nil { // packages are tested at the same time
-		t.Fatal(err)
-	}
+	unlock := lock(t, dir)
+	defer unlock()
 	tarball := filepath.Join(dir, name+".tar")
-	if _, err := os.Stat(tarball); err == nil {
+	_, err := os.Stat(tarball)
+	if err == nil {
 		return tarball
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
 	}
 	fresh := filepath.Join(dir, name+".new.tar") // mmdebstrap goes by the suffix
 	argv := append([]string{"mmdebstrap", "--quiet"}, args...)
@@ -50,10 +47,26 @@ func Debian(t testing.TB, name string, args ...string) string {
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatal(fmt.Errorf("%q: %w\n%s", argv, err, out))
+		t.Fatalf("%q: %v\n%s", argv, err, out)
 	}
 	if err := os.Rename(fresh, tarball); err != nil {
 		t.Fatal(err)
 	}
 	return tarball
+}
+
+// lock keeps other processes out of the directory until it is unlocked.
+func lock(t testing.TB, dir string) (unlock func()) {
+	t.Helper()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
+		err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { d.Close() }
 }
