@@ -56,7 +56,9 @@ func flowsAsUser(t *testing.T, values string) {
 	if ci == "" {
 		return
 	}
-	out, err := exec.Command(ci+"/as-user", "/proc/self/exe", "-test.run=^(TestFlow|TestImportReplacesWhatIsWrong|TestLinks)$").CombinedOutput()
+	self, err := os.Executable() // /proc/self would be that of whoever copies it
+	check(t, err)
+	out, err := exec.Command(ci+"/as-user", self, "-test.run=^(TestFlow|TestImportReplacesWhatIsWrong|TestLinks)$").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "PASS") {
 		t.Errorf("as a user, with %s: %v\n%s", values, err, out)
 	}
