@@ -60,7 +60,7 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 		return Summary{}, err
 	}
 	c := &creator{o: &o, sink: sink}
-	if err := c.run(ctx, root); err != nil {
+	if err := c.run(ctx, func(ctx context.Context, cut *cutter) error { return c.walk(ctx, root, cut) }); err != nil {
 		return c.sum, err
 	}
 	c.sum.Stored, err = sink.close(o.Policy.record(&c.sum))
@@ -73,17 +73,20 @@ type creator struct {
 	sink sink
 	sum  Summary // the walk's; Raw and Frames are the consumer's
 	pool zframe.Buffers
+	// reuse, if not nil, appends the stored form of a frame whose first headers came from offset at of a source and
+	// that holds raw, or nothing when there is none.
+	reuse func(dst []byte, at int64, raw []byte) ([]byte, error)
 }
 
-// run walks the tree, carries out the frames on several workers and hands them to the sink.
-func (c *creator) run(ctx context.Context, root *os.File) error {
+// run lets walk put entries into the cutter, carries out the frames on several workers and hands them to the sink.
+func (c *creator) run(ctx context.Context, walk func(context.Context, *cutter) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	order := zframe.NewOrdered(ctx, zframe.Limits{Workers: c.o.Workers, Jobs: 2*c.o.Workers + 1}, c.consume)
 	cut := cutter{emit: func(p plan) error {
 		return order.Submit(2*p.raw, func(worker int) (frame, error) { return c.build(p, worker) })
 	}}
-	err := c.walk(ctx, root, &cut)
+	err := walk(ctx, &cut)
 	if err == nil {
 		err = cut.finish()
 	}
@@ -108,23 +111,7 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 		if err != nil || h == nil || s.bad.any() {
 			return err
 		}
-		if e.Path == "." && c.o.Format == Framed {
-			h.Comment = Mark
-		}
-		bytes, err := c.sink.header(h)
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.Path, err)
-		}
-		c.sum.Entries++
-		src := &source{header: h, root: root, path: e.Path, seen: e.Stat}
-		if h.Type == tarfmt.Reg {
-			c.sum.Files++
-			c.sum.Content += h.Size
-			if h.Sparse != nil {
-				src.smap = h.AppendSparseMap(nil)
-			}
-		}
-		if err := cut.add(src, bytes, h.Stored()); err != nil {
+		if err := c.add(cut, e.Path, &source{header: h, from: treeFile{root, e.Path, e.Stat}, at: -1}); err != nil {
 			return err
 		}
 		if e.Mount && !c.o.CrossMounts {
@@ -133,6 +120,28 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 		return nil
 	})
 	return errors.Join(err, s.misfit())
+}
+
+// add puts one entry into the stream.
+func (c *creator) add(cut *cutter, path string, src *source) error {
+	h := src.header
+	if path == "." && c.o.Format == Framed {
+		h.Comment = Mark
+	}
+	bytes, err := c.sink.header(h)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	src.length = int64(len(bytes))
+	c.sum.Entries++
+	if h.Type == tarfmt.Reg {
+		c.sum.Files++
+		c.sum.Content += h.Size
+		if h.Sparse != nil {
+			src.smap = h.AppendSparseMap(nil)
+		}
+	}
+	return cut.add(src, bytes, h.Stored())
 }
 
 // frame is a plan carried out.
@@ -159,11 +168,25 @@ func (c *creator) build(p plan, worker int) (frame, error) {
 	if int64(len(raw)) != p.raw {
 		panic(fmt.Sprintf("archive: internal error: frame of %d bytes was planned with %d", len(raw), p.raw))
 	}
-	f.bytes = c.sink.encode(worker, &c.pool, raw)
+	if err := c.encode(&f, worker, raw); err != nil {
+		return f, err
+	}
 	if c.o.Format == Framed {
 		f.sum = sha256.Sum256(f.bytes)
 	}
 	return f, nil
+}
+
+// encode turns raw, a buffer of the pool, into the frame's bytes.
+func (c *creator) encode(f *frame, worker int, raw []byte) (err error) {
+	if at := f.parts[0].origin(); c.reuse != nil && at >= 0 {
+		if f.bytes, err = c.reuse(c.pool.Get(len(raw)), at, raw); err != nil || f.bytes != nil {
+			c.pool.Put(raw)
+			return err
+		}
+	}
+	f.bytes = c.sink.encode(worker, &c.pool, raw)
+	return nil
 }
 
 // consume takes the frames in order.

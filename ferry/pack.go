@@ -2,14 +2,11 @@ package ferry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/nsferry/nsferry/archive"
-	"github.com/nsferry/nsferry/archive/zframe"
-	"github.com/nsferry/nsferry/idshift/handoff"
 	"github.com/nsferry/nsferry/idshift/userns"
 )
 
@@ -45,40 +42,13 @@ func FormatOf(name string) archive.Format {
 }
 
 // Pack writes the tree dir to a new file at out, which is the caller's by birth and appears when it is whole.
-func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (sum archive.Summary, err error) {
-	parent, rest, name, err := OpenParent(out)
-	if err != nil {
-		return sum, err
-	}
-	defer parent.Close()
-	if rest != "" {
-		return sum, fmt.Errorf("%s: the directory is closed to you, and the output has to be yours", out)
-	}
-	overwrite := handoff.Exclusive
-	if o.Replace {
-		overwrite = handoff.Replace
-	}
-	if o.Mode == 0 {
-		o.Mode = 0o666 &^ Umask()
-	}
-	p, err := handoff.NewPending(parent, name, handoff.Options{Mode: o.Mode, Overwrite: overwrite})
-	if err != nil {
-		return sum, fmt.Errorf("%s: %w", out, err)
-	}
-	defer func() { err = errors.Join(err, p.Abort()) }() // no effect once committed
+func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (archive.Summary, error) {
 	if o.Format == "" {
-		o.Format = FormatOf(name)
+		o.Format = FormatOf(out)
 	}
-	if sum, err = PackTo(ctx, e, dir, p.File(), o); err != nil {
-		return sum, err
-	}
-	if err := whole(p.File(), sum, o.Format); err != nil {
-		return sum, fmt.Errorf("%s: %w", out, err)
-	}
-	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
-		return sum, err
-	}
-	return sum, p.Commit()
+	return publish(ctx, out, output{o.Mode, o.Replace, o.Format}, func(f *os.File) (archive.Summary, error) {
+		return PackTo(ctx, e, dir, f, o)
+	})
 }
 
 // PackTo writes the tree dir to an open file or pipe, which stays the caller's. After an error what was
@@ -97,25 +67,6 @@ func PackTo(ctx context.Context, e *userns.Env, dir string, out *os.File, o Pack
 		return sum, fmt.Errorf("pack %s: %w", dir, err)
 	}
 	return sum, nil
-}
-
-// whole checks from outside that what the half says it wrote is there.
-func whole(f *os.File, sum archive.Summary, format archive.Format) error {
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if st.Size() != sum.Stored {
-		return fmt.Errorf("%d bytes were written, but %d are there", sum.Stored, st.Size())
-	}
-	if format != archive.Framed {
-		return nil
-	}
-	z, err := zframe.Open(f, st.Size())
-	if err == nil && z.Raw() != sum.Raw {
-		err = fmt.Errorf("%d bytes of tar were written, but %d are there", sum.Raw, z.Raw())
-	}
-	return err
 }
 
 // packHalf gets the tree's root and the output.

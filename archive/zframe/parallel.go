@@ -26,6 +26,9 @@ type Options struct {
 	MaxWindow int64 // largest window or dictionary in bytes; default MaxWindow
 	MaxRaw    int64 // largest raw size in bytes; default none
 	MaxRatio  int64 // raw bytes for one stored byte, judged from the second MiB on; default none
+	// Frame, if not nil, is told where each zstd frame lies before its bytes are handed on, by who reads. Raw is -1 for
+	// a frame that is too large to be decoded whole.
+	Frame func(Span)
 }
 
 func (o Options) withDefaults() Options {
@@ -62,6 +65,7 @@ type ParallelReader struct {
 // chunk is one decoded frame, or one frame to be decoded as a stream by the reader itself.
 type chunk struct {
 	buf    []byte
+	off    int64 // of the frame in the input
 	stored int64
 	stream *bigFrame
 }
@@ -165,7 +169,7 @@ func (p *ParallelReader) submit(ctx context.Context, pipe *Ordered[chunk], w *wa
 			if err != nil {
 				return chunk{}, &CorruptError{where, err}
 			}
-			return chunk{buf: out, stored: int64(len(stored))}, nil
+			return chunk{buf: out, off: w.start, stored: int64(len(stored))}, nil
 		})
 	}
 	if w.window > uint64(p.opt.MaxWindow) {
@@ -257,6 +261,13 @@ func (p *ParallelReader) advance() {
 		return
 	}
 	p.rest = p.cur.buf
+	if p.opt.Frame != nil {
+		raw := int64(len(p.cur.buf))
+		if p.cur.stream != nil {
+			raw = -1
+		}
+		p.opt.Frame(Span{Offset: p.cur.off, Stored: p.cur.stored, Raw: raw})
+	}
 }
 
 // readBig reads from the frame that is decoded as a stream; 0, nil at its end.
