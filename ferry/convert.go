@@ -25,6 +25,7 @@ type ConvertOptions struct {
 	ClampMTime *int64
 	Mode       uint32 // of the output; 0 is 0644 less the umask
 	Replace    bool   // the output may exist, and is replaced when the new one is whole
+	Target     Target // what the archive is for; not with ConvertTo, whose output nobody can check
 	Progress   Progress
 }
 
@@ -34,7 +35,10 @@ func Convert(ctx context.Context, in *os.File, out string, o ConvertOptions) (ar
 	if o.Format == "" {
 		o.Format = FormatOf(out)
 	}
-	return publish(ctx, out, output{o.Mode, o.Replace, o.Format}, func(f *os.File) (archive.Summary, error) {
+	if err := o.Target.apply(&o.Policy, &o.Exclude); err != nil {
+		return archive.Summary{}, err
+	}
+	return publish(ctx, out, output{o.Mode, o.Replace, o.Format, o.Target, o.Workers}, func(f *os.File) (archive.Summary, error) {
 		return convertTo(ctx, in, f, filepath.Dir(out), o)
 	})
 }

@@ -21,6 +21,7 @@ type PackOptions struct {
 	ClampMTime  *int64
 	Mode        uint32   // of the output; 0 is 0644 less the umask
 	Replace     bool     // the output may exist, and is replaced when the new one is whole
+	Target      Target   // what the archive is for; not with PackTo, whose output nobody can check
 	Progress    Progress `json:"-"`
 }
 
@@ -46,7 +47,10 @@ func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (a
 	if o.Format == "" {
 		o.Format = FormatOf(out)
 	}
-	return publish(ctx, out, output{o.Mode, o.Replace, o.Format}, func(f *os.File) (archive.Summary, error) {
+	if err := o.Target.apply(&o.Policy, &o.Exclude); err != nil {
+		return archive.Summary{}, err
+	}
+	return publish(ctx, out, output{o.Mode, o.Replace, o.Format, o.Target, o.Workers}, func(f *os.File) (archive.Summary, error) {
 		return PackTo(ctx, e, dir, f, o)
 	})
 }

@@ -16,6 +16,8 @@ type output struct {
 	Mode    uint32 // 0 is 0644 less the umask
 	Replace bool
 	Format  archive.Format
+	Target  Target
+	Workers int
 }
 
 // publish makes a file at out, which is the caller's by birth, has write fill it, and gives it its name when it is whole.
@@ -44,6 +46,9 @@ func publish(ctx context.Context, out string, o output, write func(*os.File) (ar
 		return sum, err
 	}
 	if err := whole(p.File(), sum, o.Format); err != nil {
+		return sum, fmt.Errorf("%s: %w", out, err)
+	}
+	if _, err := o.Target.Check(ctx, p.File(), name, o.Workers); err != nil {
 		return sum, fmt.Errorf("%s: %w", out, err)
 	}
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
