@@ -208,6 +208,7 @@ func (c *converter) header(inode *indexed, path string) (*tarfmt.Header, error) 
 			h.ACL = a.Text()
 		}
 		h.Mode = h.Mode&^0o777 | a.Mode()
+		in.Mode = h.Mode // for the other names
 		return nil
 	})
 	if err != nil {
