@@ -38,7 +38,7 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 		return sum, err
 	}
 	o.Workers = max(o.Workers, 1)
-	in, release, err := unstalled(ctx, in)
+	in, release, err := UnstalledReader(ctx, in)
 	if err != nil {
 		return sum, err
 	}

@@ -127,7 +127,7 @@ func listStream(ctx context.Context, in io.Reader, workers int, fn func(listing.
 // readEntries decodes an archive of any make and calls fn for every entry, which may read its data. It returns the outer
 // format.
 func readEntries(ctx context.Context, in io.Reader, workers int, fn func(*toc.Entry, *tarfmt.Reader) error) (zframe.Kind, error) {
-	in, release, err := unstalled(ctx, in)
+	in, release, err := UnstalledReader(ctx, in)
 	if err != nil {
 		return zframe.KindUnknown, err
 	}

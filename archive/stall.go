@@ -20,9 +20,9 @@ type stallable struct {
 	wake int        // an eventfd, readable from the end of ctx on; -1 when released
 }
 
-// unstalled returns in, or a reader of it that ends with ctx. The caller calls release when nobody reads any more, or
-// nobody shall.
-func unstalled(ctx context.Context, in io.Reader) (r io.Reader, release func(), err error) {
+// UnstalledReader returns in, or a reader of it that ends with ctx, for an input that may never come. The caller calls
+// release when nobody reads any more, or nobody shall.
+func UnstalledReader(ctx context.Context, in io.Reader) (r io.Reader, release func(), err error) {
 	if f, ok := in.(*os.File); ok {
 		s, release, err := newStallable(ctx, f)
 		if s != nil || err != nil {

@@ -47,7 +47,7 @@ func (s *survey) close() error {
 func (s *survey) run(ctx context.Context, in *os.File, st os.FileInfo, o *ConvertOptions) error {
 	s.o = o
 	if !st.Mode().IsRegular() {
-		in, release, err := unstalled(ctx, in)
+		in, release, err := UnstalledReader(ctx, in)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ type cli struct {
 	Diff    diffCmd    `cmd:"" group:"tree" help:"Compare trees and archives."`
 	Verify  verifyCmd  `cmd:"" group:"tree" help:"Check that an archive is whole."`
 	Convert convertCmd `cmd:"" group:"tree" help:"Make an archive of another one, without a tree."`
+	Deploy  deployCmd  `cmd:"" group:"tree" help:"Hand files of a tree to their owner outside: you."`
 	Rm      rmCmd      `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
 
 	ACL    aclCmd    `cmd:"" name:"acl" group:"ids" help:"Show and change ACLs, as getfacl and setfacl do."`

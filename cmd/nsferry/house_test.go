@@ -29,6 +29,7 @@ var layers = [][]string{
 	{"sstate"},
 	{"sstate/store", "sstate/remote", "sstate/debs"},
 	{"ownership"},
+	{"deploy"},
 	{"audit"},
 	{"grant"},
 	{"ferry"},

@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/nsferry/nsferry/audit"
+	"github.com/nsferry/nsferry/deploy"
 	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/grant"
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -39,7 +40,7 @@ func main() {
 
 // halves is the table of what may run on the other side of the border.
 func halves() []userns.Registered {
-	return slices.Concat(ferry.Halves(), ownership.Halves(), grant.Halves(), audit.Halves())
+	return slices.Concat(ferry.Halves(), deploy.Halves(), ownership.Halves(), grant.Halves(), audit.Halves())
 }
 
 // exitStatus is the status of a command that was run for the user, who gets it unchanged and without a word.

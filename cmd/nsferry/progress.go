@@ -12,18 +12,25 @@ import (
 // progressDelay is how long a command may work in silence.
 const progressDelay = time.Second
 
-// Progress is the line on a terminal that shows how far a command has come. A nil Progress shows nothing.
+// Progress shows how far a command has come: by a line on a terminal, or by events in JSON. A nil Progress shows nothing.
 type Progress struct {
-	lines *mpb.Progress
-	bar   *mpb.Bar
-	timer *time.Timer
+	lines  *mpb.Progress
+	bar    *mpb.Bar
+	timer  *time.Timer
+	events *events // instead of the line
 }
 
-// Progress starts a line that counts bytes up to total (0 if that is not known yet) and appears after a second. It
+// Progress starts to count bytes up to total (0 if that is not known yet), and shows them from the first second on. It
 // returns nil where nobody would see it or wants to. The caller calls Done before anything else is printed.
 func (o *Out) Progress(what string, total int64) *Progress {
+	if o.quiet || o.noProgress {
+		return nil
+	}
+	if o.json {
+		return &Progress{events: newEvents(what, total, o.Stderr)}
+	}
 	f, ok := o.Stderr.(*os.File)
-	if !ok || o.json || o.quiet || o.noProgress || !isTerminal(f) {
+	if !ok || !isTerminal(f) {
 		return nil
 	}
 	show := make(chan struct{})
@@ -34,13 +41,17 @@ func (o *Out) Progress(what string, total int64) *Progress {
 	p.bar = p.lines.AddBar(total,
 		mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Name(what+" ")),
-		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f "), decor.AverageETA(decor.ET_STYLE_GO)))
+		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f "), decor.AverageETA(decor.ET_STYLE_GO)))
 	return p
 }
 
-// Set moves the line to done of total bytes. Any goroutine may call it.
+// Set moves it to done of total bytes. Any goroutine may call it.
 func (p *Progress) Set(done, total int64) {
-	if p != nil {
+	switch {
+	case p == nil:
+	case p.events != nil:
+		p.events.set(done, total)
+	default:
 		p.bar.SetTotal(total, false)
 		p.bar.SetCurrent(done)
 	}
@@ -48,7 +59,11 @@ func (p *Progress) Set(done, total int64) {
 
 // Done takes the line off the terminal and waits until it is gone.
 func (p *Progress) Done() {
-	if p != nil {
+	switch {
+	case p == nil:
+	case p.events != nil:
+		p.events.stop()
+	default:
 		p.timer.Stop()
 		p.bar.Abort(true)
 		p.lines.Wait()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -71,7 +72,7 @@ func TestProgress(t *testing.T) {
 			p.Done()
 			fmt.Fprint(slave, "END")
 			got := <-seen
-			if shown := strings.Contains(got, "pack") && strings.Contains(got, "1.0 MiB / 4.0 MiB"); shown != tt.want {
+			if shown := strings.Contains(got, "pack") && strings.Contains(got, "1.0 MiB / 4.0 MiB") && strings.Contains(got, "KiB/s"); shown != tt.want {
 				t.Errorf("shown: %v, want %v; the terminal got %q", shown, tt.want, got)
 			}
 		})
@@ -90,7 +91,7 @@ func TestNoProgress(t *testing.T) {
 		"file":          {Stderr: file},
 		"no file":       {Stderr: &bytes.Buffer{}},
 		"--quiet":       {Stderr: slave, quiet: true},
-		"--json":        {Stderr: slave, json: true},
+		"--json, quiet": {Stderr: slave, json: true, quiet: true},
 		"--no-progress": {Stderr: slave, noProgress: true},
 	} {
 		p := o.Progress("pack", 1)
@@ -99,5 +100,28 @@ func TestNoProgress(t *testing.T) {
 		}
 		p.Set(1, 1) // of nothing: does nothing
 		p.Done()
+	}
+}
+
+// TestProgressEvents: with --json there are events on stderr, one line each, and nothing before the first second.
+func TestProgressEvents(t *testing.T) {
+	var stderr bytes.Buffer
+	o := &Out{Stderr: &stderr, json: true}
+	p := o.Progress("deploy", 0)
+	p.Set(1, 2)
+	p.Done()
+	if stderr.Len() > 0 {
+		t.Errorf("at once: %s", stderr.String())
+	}
+	p = o.Progress("deploy", 0)
+	p.Set(1<<20, 4<<20)
+	time.Sleep(progressDelay + 500*time.Millisecond)
+	p.Done()
+	var e event
+	if err := json.Unmarshal(stderr.Bytes(), &e); err != nil {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	if e.Event != "progress" || e.What != "deploy" || e.Done != 1<<20 || e.Total != 4<<20 || e.Rate <= 0 || e.Rate > 1<<20 || e.Remaining < 3 {
+		t.Errorf("%+v", e)
 	}
 }

@@ -56,10 +56,17 @@ func CommitAll(all []*Pending, link *Symlink) (err error) {
 	return nil
 }
 
-// seal gives the file its mode and puts its bytes on the disk.
+// seal gives the file its mode and time and puts its bytes on the disk.
 func (p *Pending) seal() error {
 	if err := p.chmod(p.opts.Mode); err != nil {
 		return err
+	}
+	if t := p.opts.ModTime; !t.IsZero() {
+		ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Unix(), Nsec: int64(t.Nanosecond())}}
+		err := p.dir.call("utimensat", p.name, func() error { return unix.UtimesNanoAt(int(p.file.Fd()), "", ts[:], unix.AT_EMPTY_PATH) })
+		if err != nil {
+			return err
+		}
 	}
 	return p.dir.call("fsync", p.name, func() error { return unix.Fsync(int(p.file.Fd())) })
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nsferry/nsferry/tier"
 
@@ -63,7 +64,7 @@ func TestCommitAllSyncsFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad, err := newPending(faults(map[string]error{"fsync": unix.EIO}), dir, "b", Options{})
+	bad, err := newPending(faults(map[string]error{"fsync": unix.EIO}), dir, "b", Options{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestCommitRace(t *testing.T) {
 				var wg sync.WaitGroup
 				errs, all := make([]error, 16), make([]*Pending, 16)
 				for i := range all {
-					p, err := newPending(faults(ways[way]), dir, "out", Options{Overwrite: c.policy})
+					p, err := newPending(faults(ways[way]), dir, "out", Options{Overwrite: c.policy}, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -169,7 +170,7 @@ func TestPendingLitter(t *testing.T) {
 	if err := os.Symlink("keep", filepath.Join(path, ".out.partial-00000003")); err != nil {
 		t.Fatal(err)
 	}
-	living, err := newPending(faults(ways["nfs"]), dir, "out", Options{})
+	living, err := newPending(faults(ways["nfs"]), dir, "out", Options{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,13 +206,13 @@ func TestPendingLitter(t *testing.T) {
 func TestPendingSlotsRunOut(t *testing.T) {
 	dir, path := openDir(t)
 	for range slots {
-		p, err := newPending(faults(ways["nfs"]), dir, "out", Options{})
+		p, err := newPending(faults(ways["nfs"]), dir, "out", Options{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer p.Abort()
 	}
-	if _, err := newPending(faults(ways["nfs"]), dir, "out", Options{}); !errors.Is(err, unix.EBUSY) {
+	if _, err := newPending(faults(ways["nfs"]), dir, "out", Options{}, nil); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("one more than there are slots: %v", err)
 	}
 	if entries, err := os.ReadDir(path); err != nil || len(entries) != slots {
@@ -282,7 +283,7 @@ func TestPendingFullDisk(t *testing.T) {
 		}
 		defer dir.Close()
 		for _, way := range []string{"all", "nfs"} {
-			p, err := newPending(faults(ways[way]), dir, "out", Options{})
+			p, err := newPending(faults(ways[way]), dir, "out", Options{}, nil)
 			if err != nil {
 				t.Error(err)
 				return
@@ -329,7 +330,7 @@ func TestPendingWithoutProc(t *testing.T) {
 	})
 	dir, path := openDir(t)
 	k := faults(map[string]error{"linkat": unix.ENOENT, "linkat without /proc": unix.ENOENT})
-	p, err := newPending(k, dir, "out", Options{})
+	p, err := newPending(k, dir, "out", Options{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,4 +340,19 @@ func TestPendingWithoutProc(t *testing.T) {
 	if got := names(t, path); got != "" {
 		t.Errorf("directory holds %s", got)
 	}
+}
+
+func TestCommitModTime(t *testing.T) {
+	eachWay(t, func(t *testing.T, begin func(*os.File, string, string, Options) *Pending) {
+		dir, path := openDir(t)
+		for _, want := range []time.Time{time.Unix(1700000000, 123456789), time.Unix(-5, 0)} {
+			if err := begin(dir, "out", "x", Options{ModTime: want, Overwrite: Replace}).Commit(); err != nil {
+				t.Fatal(err)
+			}
+			st, err := os.Stat(filepath.Join(path, "out"))
+			if err != nil || !st.ModTime().Equal(want) && (os.Getenv("HANDOFF_FS") == "" || want.Unix() > 0) {
+				t.Errorf("%v, %v", st.ModTime(), err)
+			}
+		}
+	})
 }

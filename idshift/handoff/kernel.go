@@ -48,6 +48,19 @@ func (k kernel) openat(op string, dirfd int, name, label string, flags int, mode
 	return os.NewFile(uintptr(fd), label), nil
 }
 
+// duplicate is dup(2): another descriptor of the same open file.
+func (k kernel) duplicate(f *os.File) (*os.File, error) {
+	fd := -1
+	err := k.call("dup", f.Name(), func() (err error) {
+		fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
 // fstat returns what stat(2) says of an open file.
 func (k kernel) fstat(f *os.File) (st unix.Stat_t, err error) {
 	err = k.call("fstat", f.Name(), func() error { return unix.Fstat(int(f.Fd()), &st) })

@@ -21,7 +21,7 @@ func writeForever(dir, way string) error {
 		return err
 	}
 	for round := byte(0); ; round++ {
-		p, err := newPending(faults(ways[way]), d, "out", Options{Mode: 0o444, Overwrite: Replace})
+		p, err := newPending(faults(ways[way]), d, "out", Options{Mode: 0o444, Overwrite: Replace}, nil)
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,7 @@ var ErrExists = fmt.Errorf("the name is taken: %w", fs.ErrExist)
 type Options struct {
 	Mode      uint32    // exact mode of the finished file, 07777 at most, whatever umask and default ACL say; 0 means 0600
 	Overwrite Overwrite // what to do when the name is taken
+	ModTime   time.Time // modification time of the finished file; the zero value leaves it as it is
 }
 
 // Pending is a file that gets its name when it is finished. It is for one goroutine.
@@ -54,10 +56,17 @@ type Pending struct {
 // an O_PATH descriptor. What dead writers of the same name left behind is removed. An Exclusive Pending fails
 // at once with ErrExists when the name is taken already. The caller defers Abort.
 func NewPending(dir *os.File, name string, o Options) (*Pending, error) {
-	return newPending(kernel{}, dir, name, o)
+	return newPending(kernel{}, dir, name, o, nil)
 }
 
-func newPending(k kernel, dir *os.File, name string, o Options) (_ *Pending, err error) {
+// Adopt begins a Pending of a file that is finished and has a name on dir's filesystem already: Commit gives it another one,
+// with mode and time, and Abort lets go of it. file stays the caller's, and must be his.
+func Adopt(dir *os.File, name string, file *os.File, o Options) (*Pending, error) {
+	return newPending(kernel{}, dir, name, o, file)
+}
+
+// newPending makes a Pending of a new file, or of adopted if that is not nil.
+func newPending(k kernel, dir *os.File, name string, o Options, adopted *os.File) (_ *Pending, err error) {
 	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
 		return nil, fmt.Errorf("%q cannot be the name of a file", name)
 	}
@@ -71,14 +80,14 @@ func newPending(k kernel, dir *os.File, name string, o Options) (_ *Pending, err
 	if p.dir, err = openDirectory(k, dir); err != nil {
 		return nil, fmt.Errorf("pending file %s: %w", name, err)
 	}
-	if err := p.begin(); err != nil {
+	if err := p.begin(adopted); err != nil {
 		return nil, errors.Join(fmt.Errorf("pending file %s: %w", name, err), p.Abort())
 	}
 	return p, nil
 }
 
-// begin checks the name, clears the ground and makes the inode.
-func (p *Pending) begin() error {
+// begin checks the name, clears the ground and makes the inode, or takes the adopted one.
+func (p *Pending) begin(adopted *os.File) error {
 	if len(p.name) > p.dir.longest {
 		return &os.PathError{Op: "openat", Path: p.name, Err: unix.ENAMETOOLONG}
 	}
@@ -95,6 +104,10 @@ func (p *Pending) begin() error {
 		return err
 	}
 	var err error
+	if adopted != nil {
+		p.file, err = p.dir.duplicate(adopted)
+		return err
+	}
 	p.file, err = p.dir.openat("open O_TMPFILE", p.dir.fd(), ".", p.name, unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if isAny(err, unix.EOPNOTSUPP, unix.EISDIR, unix.ENOENT, unix.EINVAL, unix.ENOSYS) {
 		p.file, p.temp, err = p.dir.createTemp(p.name)
@@ -166,3 +179,26 @@ func (p *Pending) dropTemp() error {
 }
 
 func procPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
+
+// Alone tells whether nobody else has the file open: an error when somebody has, with whom it would change after it has got its
+// name. It asks for a lease (fcntl(2), F_SETLEASE), which only the file's owner may, and gives it back: a write lease for a file that is
+// open for writing here, so that this has to be the only opening of it; else a read lease, for which there may be readers.
+func Alone(f *os.File) error {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	kind := unix.F_RDLCK
+	if flags&unix.O_ACCMODE != unix.O_RDONLY {
+		kind = unix.F_WRLCK
+	}
+	if err == nil {
+		if _, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, kind); err == nil {
+			_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		}
+	}
+	if isAny(err, unix.EAGAIN) {
+		err = fmt.Errorf("another process has it open, and could change it later: %w", unix.ETXTBSY)
+	}
+	if err != nil {
+		return &os.PathError{Op: "lease", Path: f.Name(), Err: err}
+	}
+	return nil
+}

@@ -45,7 +45,7 @@ func eachWay(t *testing.T, f func(t *testing.T, begin func(dir *os.File, name, t
 			})
 			f(t, func(dir *os.File, name, text string, o Options) *Pending {
 				t.Helper()
-				p, err := newPending(k, dir, name, o)
+				p, err := newPending(k, dir, name, o, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -316,7 +316,7 @@ func failAt(t *testing.T, base map[string]error, op string, policy Overwrite) {
 			errs[k] = v
 		}
 	}
-	p, err := newPending(faults(errs), dir, "out", Options{Overwrite: policy})
+	p, err := newPending(faults(errs), dir, "out", Options{Overwrite: policy}, nil)
 	if err == nil {
 		_, werr := p.File().WriteString("new")
 		err = errors.Join(p.Commit(), werr)

@@ -16,7 +16,7 @@ const (
 	copyChunk  = 1 << 20
 )
 
-// copier copies the data segments of src to the same offsets of dst.
+// copier copies the data segments of src to the same offsets of dst, or, where dst is nil, only shows them.
 type copier struct {
 	Ladder
 	dst, src *os.File
@@ -26,27 +26,34 @@ type copier struct {
 	holes    int64
 }
 
-// run copies what is data, leaves out what is a hole, and sets the size.
-func (c *copier) run(ctx context.Context) (Result, error) {
+// run goes over what is data and leaves out what is a hole.
+func (c *copier) run(ctx context.Context) error {
 	for off := int64(0); off < c.size; {
 		start, end, err := c.segment(off)
 		if err != nil {
-			return Result{}, err
+			return err
 		}
 		c.holes += start - off
 		for off = start; off < end; {
 			if err := ctx.Err(); err != nil {
-				return Result{}, err
+				return err
 			}
 			n, err := c.step(off, end-off)
 			if err != nil {
-				return Result{}, err
+				return err
 			}
 			off += n
 			c.progress(off)
 		}
 	}
-	// The size comes last: it makes the hole at the end, if there is one.
+	return nil
+}
+
+// copied runs and then sets the size, which makes the hole at the end, if there is one.
+func (c *copier) copied(ctx context.Context) (Result, error) {
+	if err := c.run(ctx); err != nil {
+		return Result{}, err
+	}
 	err := c.kernel.call("ftruncate", c.dst.Name(), func() error { return unix.Ftruncate(int(c.dst.Fd()), c.size) })
 	if err != nil {
 		return Result{}, err
@@ -120,6 +127,14 @@ func (c *copier) step(off, n int64) (int64, error) {
 	}
 	if err != nil {
 		return 0, err
+	}
+	if c.See != nil {
+		if err := c.See(off, part[:got]); err != nil {
+			return 0, err
+		}
+	}
+	if c.dst == nil {
+		return int64(got), nil
 	}
 	return int64(got), c.write(part[:got], off)
 }

@@ -143,9 +143,10 @@ func (d *directory) lockTemp(f *os.File, temp string) error {
 	return nil
 }
 
-// linkTemp gives the unnamed file f a temporary name of name. It is locked before it has one.
+// linkTemp gives the file f, which has no temporary name yet, one of name. It is locked before. Who else could hold the lock
+// had the file open before it was ours, and may hold it for ever.
 func (d *directory) linkTemp(f *os.File, name string) (string, error) {
-	if err := d.flock(f, unix.LOCK_EX); err != nil {
+	if err := d.flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return "", err
 	}
 	return d.takeSlot(name, func(temp string) error { return d.linkFile(f, temp) })

@@ -26,6 +26,9 @@ const (
 type Ladder struct {
 	Top      Method                  // the first rung to try; "" means Reflink
 	Progress func(done, total int64) // called after every chunk with bytes of the logical size; may be nil
+	// See, if not nil, is shown the data that is copied, in order and without the holes; the bytes are the ladder's again when
+	// it returns. The kernel's own copying shows nobody anything, so that Range is left out then. A reflink shows nothing.
+	See func(off int64, data []byte) error
 
 	kernel kernel
 }
@@ -54,18 +57,34 @@ func Transfer(ctx context.Context, dst, src *os.File, l Ladder) (Result, error) 
 	return res, nil
 }
 
-func (l Ladder) transfer(ctx context.Context, dst, src *os.File) (Result, error) {
+// Scan shows see the data of the whole regular file src as Ladder.See is shown it, and copies nothing. The Result's Method is "".
+func Scan(ctx context.Context, src *os.File, see func(off int64, data []byte) error, progress func(done, total int64)) (Result, error) {
+	defer runtime.KeepAlive(src)
+	c := copier{Ladder: Ladder{See: see, Progress: progress}, src: src, method: Copy}
+	before, err := c.kernel.fstat(src)
+	if err == nil && before.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = errors.New("it is not a regular file")
+	}
+	if err == nil {
+		c.size = before.Size
+		err = c.unchanged(src, before, func() error { return c.run(ctx) })
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("read %s: %w", src.Name(), err)
+	}
+	return Result{Bytes: c.size, Holes: c.holes}, nil
+}
+
+func (l Ladder) transfer(ctx context.Context, dst, src *os.File) (res Result, err error) {
 	before, err := l.endpoints(dst, src)
 	if err != nil {
 		return Result{}, err
 	}
-	settle(before.Ctim)
-	res, err := l.climb(ctx, dst, src, before.Size)
-	after, serr := l.kernel.fstat(src)
-	if serr == nil && (after.Size != before.Size || after.Ctim != before.Ctim) {
-		return Result{}, errors.Join(ErrChanged, err)
-	}
-	if err = errors.Join(err, serr); err != nil {
+	err = l.unchanged(src, before, func() error {
+		res, err = l.climb(ctx, dst, src, before.Size)
+		return err
+	})
+	if err != nil {
 		return Result{}, err
 	}
 	made, err := l.kernel.fstat(dst)
@@ -73,6 +92,17 @@ func (l Ladder) transfer(ctx context.Context, dst, src *os.File) (Result, error)
 		err = fmt.Errorf("%s came out %d bytes long by %s, not %d", dst.Name(), made.Size, res.Method, before.Size)
 	}
 	return res, err
+}
+
+// unchanged runs read, which reads src, and answers ErrChanged when src is no longer as before.
+func (l Ladder) unchanged(src *os.File, before unix.Stat_t, read func() error) error {
+	settle(before.Ctim)
+	err := read()
+	after, serr := l.kernel.fstat(src)
+	if serr == nil && (after.Size != before.Size || after.Ctim != before.Ctim) {
+		return errors.Join(ErrChanged, err)
+	}
+	return errors.Join(err, serr)
 }
 
 // settle waits until the clock that filesystems stamp by has moved past ctime, so that any later change shows in it. That
@@ -132,7 +162,10 @@ func (l Ladder) climb(ctx context.Context, dst, src *os.File, size int64) (Resul
 	default:
 		return Result{}, fmt.Errorf("no such way to copy: %q", l.Top)
 	}
-	return c.run(ctx)
+	if l.See != nil {
+		c.method = Copy
+	}
+	return c.copied(ctx)
 }
 
 // notHere tells errors that mean that this way is closed from those that mean that the data are lost.

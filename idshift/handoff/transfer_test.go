@@ -338,3 +338,62 @@ func fullTransfer(t *testing.T, dir *os.File) {
 		}
 	}
 }
+
+// TestTransferSee puts together what is shown, and wants the file: of a copy, of a scan, and nothing of a reflink.
+func TestTransferSee(t *testing.T) {
+	for _, l := range layouts {
+		if l.size > 1<<30 {
+			continue
+		}
+		t.Run(l.name, func(t *testing.T) {
+			_, path := openDir(t)
+			src, dst := l.make(t, path), create(t, path)
+			want, err := os.ReadFile(src.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, top := range []Method{"", Range, Copy, "scan"} {
+				got, last := make([]byte, l.size), int64(0)
+				see := func(off int64, data []byte) error {
+					if off < last {
+						t.Errorf("%s: %d after %d", top, off, last)
+					}
+					last = off + int64(copy(got[off:], data))
+					return nil
+				}
+				var res Result
+				if top == "scan" {
+					res, err = Scan(context.Background(), src, see, nil)
+				} else {
+					res, err = Transfer(context.Background(), dst, src, Ladder{Top: top, See: see})
+					err = errors.Join(err, dst.Truncate(0))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.Method == Range || (res.Method == Reflink) == (last > 0) && len(l.blocks) > 0 {
+					t.Errorf("%s: by %s, shown %d bytes", top, res.Method, last)
+				}
+				if res.Method != Reflink && !bytes.Equal(got, want) {
+					t.Errorf("%s: what was shown is not the file", top)
+				}
+				if res.Bytes != l.size {
+					t.Errorf("%s: %+v", top, res)
+				}
+			}
+		})
+	}
+}
+
+// TestTransferSeeFails lets the onlooker fail.
+func TestTransferSeeFails(t *testing.T) {
+	_, path := openDir(t)
+	src, dst := layouts[8].make(t, path), create(t, path)
+	see := func(int64, []byte) error { return unix.EDOM }
+	if _, err := Transfer(context.Background(), dst, src, Ladder{Top: Copy, See: see}); !errors.Is(err, unix.EDOM) {
+		t.Error(err)
+	}
+	if _, err := Scan(context.Background(), src, see, nil); !errors.Is(err, unix.EDOM) {
+		t.Error(err)
+	}
+}
