@@ -183,11 +183,15 @@ func tarOf(entries ...[]byte) []byte {
 // TestConvertNames has entries that come twice, in any order, through symlinks, or not at all.
 func TestConvertNames(t *testing.T) {
 	tier.Root(t, "needs inodes of many owners")
-	dir := func(name string) []byte { return tarEntry(t, tarfmt.Header{Name: name, Type: tarfmt.Dir, Mode: 0o755}, "") }
+	dir := func(name string) []byte {
+		return tarEntry(t, tarfmt.Header{Name: name, Type: tarfmt.Dir, Mode: 0o755}, "")
+	}
 	reg := func(name, data string) []byte {
 		return tarEntry(t, tarfmt.Header{Name: name, Type: tarfmt.Reg, Mode: 0o644, UID: uint32(len(data))}, data)
 	}
-	link := func(name, to string) []byte { return tarEntry(t, tarfmt.Header{Name: name, Link: to, Type: tarfmt.Link}, "") }
+	link := func(name, to string) []byte {
+		return tarEntry(t, tarfmt.Header{Name: name, Link: to, Type: tarfmt.Link}, "")
+	}
 	sym := func(name, to string) []byte {
 		return tarEntry(t, tarfmt.Header{Name: name, Link: to, Type: tarfmt.Symlink, Mode: 0o644}, "")
 	}

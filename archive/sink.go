@@ -158,6 +158,10 @@ func (s *plainSink) write(f *frame) error {
 
 func (s *plainSink) close(map[string]string) (int64, error) { return s.out.n, nil }
 
+// leastGzip is the least size of a gzip file: some readers, sbuild among them, take 512 bytes to tell a format. An archive in
+// frames is never so short, a plain one neither.
+const leastGzip = 512
+
 // gzipSink leaves the parallelism to the gzip writer.
 type gzipSink struct {
 	plainSink
@@ -182,5 +186,8 @@ func (s *gzipSink) write(f *frame) error {
 
 func (s *gzipSink) close(map[string]string) (int64, error) {
 	err := s.gz.Close()
+	if n := leastGzip - int(s.out.n); err == nil && n > 0 {
+		_, err = s.out.Write(zframe.AppendGzipPadding(nil, n))
+	}
 	return s.out.n, err
 }
