@@ -29,16 +29,16 @@ func NewGzipWriter(w io.Writer, workers, level int) (io.WriteCloser, error) {
 	return z, nil
 }
 
-// gzipLeast is the size of the smallest member that AppendGzipPadding makes: header, an empty extra field, no data, trailer.
-const gzipLeast = 10 + 2 + 4 + 2 + 8
-
-// AppendGzipPadding appends a member without data, of n bytes or a few more, that readers skip as they do between the members of
-// a file (RFC 1952 §2.2, §2.3.1.1). It must stand behind others, and n must be less than 64 KiB.
-func AppendGzipPadding(dst []byte, n int) []byte {
-	extra := max(n-gzipLeast, 0)
-	dst = append(dst, 0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255) // deflate, with extra field, of no time and no system
-	dst = append(dst, byte(extra+4), byte((extra+4)>>8), 'n', 's', byte(extra), byte(extra>>8))
-	dst = append(dst, make([]byte, extra)...)
-	dst = append(dst, 3, 0) // the last block, with no data
-	return append(dst, make([]byte, 8)...)
+// PadGzip returns the gzip member that NewGzipWriter wrote with at least n bytes, n below 64 KiB, for readers that want so many to
+// tell a format: its header gets an extra field, which others skip (RFC 1952 §2.3.1.1).
+func PadGzip(member []byte, n int) []byte {
+	const head, extra, flagExtra = 10, 2 + 4, 4
+	if len(member) >= n {
+		return member
+	}
+	fill := max(n-len(member)-extra, 0)
+	out := append(make([]byte, 0, n+extra), member[:head]...)
+	out[3] |= flagExtra
+	out = append(out, byte(fill+4), byte((fill+4)>>8), 'n', 's', byte(fill), byte(fill>>8))
+	return append(append(out, make([]byte, fill)...), member[head:]...)
 }
