@@ -84,6 +84,7 @@ type converter struct {
 	*ConvertOptions
 	creator
 	survey survey
+	holes  int64 // bytes of them so far
 }
 
 // inherit looks at the table of contents of an input that is an archive of ours: its frames can serve again if one
@@ -202,9 +203,23 @@ func (c *converter) entry(inode *indexed, path string, cut *cutter) error {
 		inode.path = path
 	}
 	if h.Type == tarfmt.Reg {
+		if c.holes += h.Size - dataIn(h.Sparse, h.Size); c.holes > maxHoles || c.holes < 0 {
+			return fmt.Errorf("entry %s: the sparse files of the archive have more than %d GiB of holes, too many to be hashed; exclude this one", quote(path), maxHoles>>30)
+		}
 		src.from = newExtent(c.survey.at, inode, path)
 	}
 	return c.add(cut, path, src)
+}
+
+// dataIn is how many bytes of a file of the given size are data.
+func dataIn(segs []tarfmt.Segment, size int64) (n int64) {
+	if segs == nil {
+		return size
+	}
+	for _, s := range segs {
+		n += s.Length
+	}
+	return n
 }
 
 // header is the header that Create would make: that of a hard link if the inode has been written.

@@ -216,6 +216,9 @@ func TestHugeHoles(t *testing.T) {
 	if err != nil || len(nodes) != 1 || nodes[0].SHA256 != "" || nodes[0].Size != 1<<62 {
 		t.Errorf("after %v: %v, error %v; want one file without a digest", time.Since(start), nodes, err)
 	}
+	if _, err := converted(t, work, a); err == nil || !strings.Contains(err.Error(), `"f": the sparse files`) {
+		t.Errorf("convert: %v", err)
+	}
 	soon, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer stop()
 	if err := Cat(soon, tempFile(t, work, a), "f", 1, io.Discard); !errors.Is(err, context.DeadlineExceeded) {

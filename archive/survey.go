@@ -106,14 +106,7 @@ func (s *survey) ranges(yield func(off, length int64)) {
 	var visit func(n *indexName)
 	visit = func(n *indexName) {
 		if h := n.inode.header; h.Type == tarfmt.Reg {
-			length := h.Size
-			if h.Sparse != nil {
-				length = 0
-				for _, g := range h.Sparse {
-					length += g.Length
-				}
-			}
-			yield(s.offset+n.inode.data, length)
+			yield(s.offset+n.inode.data, dataIn(h.Sparse, h.Size))
 		}
 		for _, kid := range n.sorted() {
 			visit(kid)
