@@ -74,6 +74,31 @@ def chosen(title, make, contenders, limit):
         print(f"  {name:24} {m:7.2f} s  (best {min(t):.2f}, worst {max(t):.2f})  {m / ours:5.2f} x ours; wanted: {limit}")
 
 
+def conversion():
+    """The chroot of an sstate object for sbuild, beside what Isar does today: the object's rootfs.tar, a tree, a new archive, all gone again."""
+    once(shell("mkdir space/object && tar --xattrs --acls --numeric-owner -C tree -cpSf space/object/rootfs.tar . "
+               "&& tar -C space/object -c . | pzstd -q -8 -o space/object.tar.zst && rm -r space/object"))
+    leave = "--exclude=./isar-apt --exclude='./var/cache/apt/archives/*'"
+    for level in (3, 8):
+        duel(f"convert of an sstate object for sbuild, level {level}", {
+            "nsferry": [NSFERRY, "convert", "space/object.tar.zst", "--member", "rootfs.tar", "--exclude", "isar-apt",
+                        "--target", "sbuild", "--level", str(level), "-o", "space/ours.tar.zst"],
+            "tar, tar, zstd, rm": shell(
+                "mkdir space/out && cd space/out && tar -I pzstd -xf ../object.tar.zst && mkdir tree "
+                "&& tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf rootfs.tar -C tree && rm rootfs.tar "
+                f"&& tar -C tree --xattrs --acls --numeric-owner {leave} -cpSf - . | zstd -q -{level} -T0 >../theirs.tar.zst "
+                "&& sync -f ../theirs.tar.zst && rm -rf tree"),
+        }, ["space/ours.tar.zst", "space/theirs.tar.zst", "space/out"], "at least 2 x ours")
+        once([NSFERRY, "diff", "space/ours.tar.zst", "space/theirs.tar.zst"])
+        ours, theirs = os.path.getsize("space/ours.tar.zst"), os.path.getsize("space/theirs.tar.zst")
+        print(f"  equal contents; {ours / MIB:.1f} MiB, theirs {theirs / MIB:.1f}")
+    duel("convert of our own archive without usr/share/doc", {
+        "nsferry": [NSFERRY, "convert", "own.tar.zst", "--exclude", "usr/share/doc", "-o", "space/ours.tar.zst"],
+        "zstd -dc | tar --delete": shell("zstd -dc own.tar.zst | tar --delete ./usr/share/doc | zstd -q -3 -T0 >space/theirs.tar.zst"),
+    }, ["space/ours.tar.zst", "space/theirs.tar.zst"])
+    remove("space/object.tar.zst")
+
+
 def owners():
     """shift, clamp and rm: what changes a tree in place, beside what people do instead."""
     state = ["base", "caller"]
@@ -163,6 +188,7 @@ def main():
     repeat("ls of our own archive", [NSFERRY, "ls", "own.tar.zst"], 60)
     repeat("cat of one file", [NSFERRY, "cat", "own.tar.zst", "etc/os-release"], 60)
     throwaway()
+    conversion()
     owners()
     remove("tree")
 

@@ -59,7 +59,7 @@ func (s *Summary) Warnings() []string {
 // Policy says what to do with inodes and attributes that the archive or the tree cannot take, or should not.
 // The zero value is completed by WithDefaults.
 type Policy struct {
-	Devices  Action `json:"devices"`  // Skip, Fail or Store; whiteouts (char 0:0) are always stored
+	Devices  Action `json:"devices"`  // Skip, Fail or Store, but whiteouts (char 0:0) are stored; or NoDevices
 	Sockets  Action `json:"sockets"`  // Skip or Fail, for tar has no type for them; List takes Store
 	Xattrs   Xattrs `json:"xattrs"`   // Portable, All or None
 	Unmapped Action `json:"unmapped"` // Fail, or Nobody: owners without an image become 65534, ACL entries are left out
@@ -74,6 +74,8 @@ const (
 	Fail   Action = "fail"
 	Store  Action = "store"
 	Nobody Action = "nobody"
+	// NoDevices skips whiteouts, too: for readers that stumble over any device entry.
+	NoDevices Action = "none"
 )
 
 // Xattrs is a choice of extended attributes.

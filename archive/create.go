@@ -73,15 +73,10 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 	if o.Base != nil || o.Index != nil || o.Record != nil {
 		c.sum.Reuse = new(Reuse)
 	}
-	if o.Format == Framed {
-		err = c.framed(out)
-	} else {
-		c.sink, err = newSink(out, &o)
-	}
-	if err != nil {
+	if err := c.open(out); err != nil {
 		return Summary{}, err
 	}
-	if err := c.run(ctx, root); err != nil {
+	if err := c.run(ctx, func(ctx context.Context, cut *cutter) error { return c.walk(ctx, root, cut) }); err != nil {
 		return c.sum, err
 	}
 	c.sum.Stored, err = c.sink.close(o.Policy.record(&c.sum))
@@ -103,10 +98,17 @@ type creator struct {
 	pool   zframe.Buffers
 	read   atomic.Int64 // bytes of the tree's files
 	before earlier      // for Explain, once it is needed
+	// inherited, if not nil, appends the stored form of a frame whose first headers came from offset at of a source and
+	// that holds raw, or nothing when there is none.
+	inherited func(dst []byte, at int64, raw []byte) ([]byte, error)
 }
 
-// framed opens the base and makes the sink.
-func (c *creator) framed(out io.Writer) error {
+// open makes the sink, and opens the base.
+func (c *creator) open(out io.Writer) (err error) {
+	if c.o.Format != Framed {
+		c.sink, err = newSink(out, c.o)
+		return err
+	}
 	s, err := newFramedSink(out, c.o)
 	if err != nil {
 		return err
@@ -126,15 +128,15 @@ func (c *creator) framed(out io.Writer) error {
 	return s.out.copyFrom(c.base)
 }
 
-// run walks the tree, carries out the frames on several workers and hands them to the sink.
-func (c *creator) run(ctx context.Context, root *os.File) error {
+// run lets walk put entries into the cutter, carries out the frames on several workers and hands them to the sink.
+func (c *creator) run(ctx context.Context, walk func(context.Context, *cutter) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	order := zframe.NewOrdered(ctx, zframe.Limits{Workers: c.o.Workers, Jobs: 2*c.o.Workers + 1}, c.consume)
 	cut := cutter{emit: func(p plan) error {
 		return order.Submit(2*p.raw, func(worker int) (frame, error) { return c.build(ctx, p, worker) })
 	}}
-	err := c.walk(ctx, root, &cut)
+	err := walk(ctx, &cut)
 	if err == nil {
 		err = cut.finish()
 	}
@@ -159,27 +161,9 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 		if err != nil || h == nil || s.bad.any() {
 			return err
 		}
-		if e.Path == "." && c.o.Format == Framed {
-			h.Comment = Mark
-		}
-		bytes, err := c.sink.header(h)
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.Path, err)
-		}
-		c.sum.Entries++
-		src := &source{header: h, root: root, path: e.Path, seen: e.Stat, known: s.known, found: s.found, read: &c.read}
-		stored := h.Stored()
-		if h.Type == tarfmt.Reg {
-			c.sum.Files++
-			c.sum.Content += h.Size
-			if h.Sparse != nil {
-				src.smap = h.AppendSparseMap(nil)
-			}
-			if c.base != nil && stored > mostFrame && !src.digested() {
-				src.whole = new(whole)
-			}
-		}
-		if err := cut.add(src, bytes, stored); err != nil {
+		src := &source{header: h, at: -1, seen: e.Stat, known: s.known, found: s.found}
+		src.from = treeFile{root, e.Path, &src.seen}
+		if err := c.add(cut, e.Path, src); err != nil {
 			return err
 		}
 		if e.Mount && !c.o.CrossMounts {
@@ -188,6 +172,32 @@ func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 		return nil
 	})
 	return errors.Join(err, s.misfit())
+}
+
+// add puts one entry into the stream.
+func (c *creator) add(cut *cutter, path string, src *source) error {
+	h := src.header
+	if path == "." && c.o.Format == Framed {
+		h.Comment = Mark
+	}
+	bytes, err := c.sink.header(h)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	src.length, src.read = int64(len(bytes)), &c.read
+	stored := h.Stored()
+	c.sum.Entries++
+	if h.Type == tarfmt.Reg {
+		c.sum.Files++
+		c.sum.Content += h.Size
+		if h.Sparse != nil {
+			src.smap = h.AppendSparseMap(nil)
+		}
+		if c.base != nil && stored > mostFrame && !src.digested() {
+			src.whole = new(whole)
+		}
+	}
+	return cut.add(src, bytes, stored)
 }
 
 // frame is a plan carried out.
@@ -226,8 +236,9 @@ func (c *creator) build(ctx context.Context, p plan, worker int) (frame, error) 
 	if int64(len(raw)) != p.raw {
 		panic(fmt.Sprintf("archive: internal error: frame of %d bytes was planned with %d", len(raw), p.raw))
 	}
-	f.bytes = c.sink.encode(worker, &c.pool, raw)
-	f.stored = int64(len(f.bytes))
+	if err := c.encode(&f, worker, raw); err != nil {
+		return f, err
+	}
 	if c.o.Format == Framed {
 		f.sum = sha256.Sum256(f.bytes)
 		f.crc = crc32.Checksum(f.bytes, castagnoli)
@@ -250,6 +261,20 @@ func (c *creator) load(ctx context.Context, f *frame, i int, raw []byte) ([]byte
 		raw = append(raw, make([]byte, tarfmt.Padding(p.off+p.len))...)
 	}
 	return raw, nil
+}
+
+// encode turns raw, a buffer of the pool, into the frame's bytes.
+func (c *creator) encode(f *frame, worker int, raw []byte) (err error) {
+	if at := f.parts[0].origin(); c.inherited != nil && at >= 0 {
+		f.bytes, err = c.inherited(c.pool.Get(len(raw)), at, raw)
+	}
+	if f.bytes != nil || err != nil {
+		c.pool.Put(raw)
+	} else {
+		f.bytes = c.sink.encode(worker, &c.pool, raw)
+	}
+	f.stored = int64(len(f.bytes))
+	return err
 }
 
 // consume takes the frames in order.

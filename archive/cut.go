@@ -22,6 +22,14 @@ type part struct {
 	turn     *turn  // of a large entry whose digest comes with its last part
 }
 
+// origin returns the raw offset at which the part begins in the archive that its entry comes from, or -1.
+func (p *part) origin() int64 {
+	if p.at < 0 || p.header != nil {
+		return p.at
+	}
+	return p.at + p.length + p.off
+}
+
 // plan is the content of one frame.
 type plan struct {
 	parts []part

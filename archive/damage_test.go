@@ -216,9 +216,57 @@ func TestHugeHoles(t *testing.T) {
 	if err != nil || len(nodes) != 1 || nodes[0].SHA256 != "" || nodes[0].Size != 1<<62 {
 		t.Errorf("after %v: %v, error %v; want one file without a digest", time.Since(start), nodes, err)
 	}
+	if _, err := converted(t, work, a); err == nil || !strings.Contains(err.Error(), `"f": the sparse files`) {
+		t.Errorf("convert: %v", err)
+	}
 	soon, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer stop()
 	if err := Cat(soon, tempFile(t, work, a), "f", 1, io.Discard); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("cat: %v", err)
+	}
+}
+
+// converted converts b to the framed format.
+func converted(t testing.TB, work string, b []byte) ([]byte, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	in := tempFile(t, work, b)
+	defer in.Close()
+	_, err := Convert(ctx, in, &out, ConvertOptions{Workers: 2, Temp: func() (*os.File, error) { return tempFile(t, work, nil), nil }})
+	if ctx.Err() != nil {
+		t.Fatal("took more than 20 seconds")
+	}
+	return out.Bytes(), err
+}
+
+// TestConvertDamaged cuts an archive at every byte, and turns every bit around: convert fails, or gives what the whole one gives.
+func TestConvertDamaged(t *testing.T) {
+	work := workplace(t)
+	for _, format := range []Format{Framed, Gzip, Plain} {
+		t.Run(string(format), func(t *testing.T) {
+			whole := sample(t, format, small)
+			want, err := converted(t, work, whole)
+			must(t, err)
+			for n := range whole {
+				if format == Plain && n%512 > 1 && n%7 != 0 {
+					continue
+				}
+				if _, err := converted(t, work, whole[:n]); err == nil {
+					t.Errorf("%d of %d bytes were taken", n, len(whole))
+				}
+			}
+			if format == Plain {
+				return // it has no sums of its contents
+			}
+			for i := range 8 * len(whole) {
+				bad := bytes.Clone(whole)
+				bad[i/8] ^= 1 << (i % 8)
+				if got, err := converted(t, work, bad); err == nil && !bytes.Equal(got, want) {
+					t.Errorf("bit %d of byte %d gives another archive", i%8, i/8)
+				}
+			}
+		})
 	}
 }

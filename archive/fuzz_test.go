@@ -97,3 +97,24 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// FuzzConvert: nothing panics or hangs, and what comes out is whole and its own conversion.
+func FuzzConvert(f *testing.F) {
+	addSeeds(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 1<<20 {
+			return
+		}
+		dir := t.TempDir()
+		out, err := converted(t, dir, b)
+		if err != nil {
+			return
+		}
+		if _, err := Verify(t.Context(), tempFile(t, dir, out), 1); err != nil {
+			t.Fatalf("what came out: %v", err)
+		}
+		if again, err := converted(t, dir, out); err != nil || !bytes.Equal(again, out) {
+			t.Fatalf("converted again: %v", err)
+		}
+	})
+}

@@ -197,7 +197,7 @@ func ListTree(ctx context.Context, root *os.File, o ScanOptions, workers int, fn
 		}
 		return fn(n)
 	}}}
-	return c.run(ctx, root)
+	return c.run(ctx, func(ctx context.Context, cut *cutter) error { return c.walk(ctx, root, cut) })
 }
 
 // listSink keeps the digests and throws the rest away.

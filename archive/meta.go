@@ -39,26 +39,12 @@ func (x *extractor) id(h *tarfmt.Header, k idshift.Kind, inside uint32) (uint32,
 	return x.IDs.seen(k, overflowID)
 }
 
-// acls translates the ACLs, which come as text or, from some tools, as the kernel's value in an attribute.
+// acls translates the ACLs.
 func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
-	for _, t := range [2]struct{ key, text string }{{tree.XattrAccess, h.ACL}, {tree.XattrDefault, h.DefaultACL}} {
-		a, err := aclOf(h, t.key, t.text)
-		switch {
-		case err != nil:
-			return err
-		case a == nil || h.Type == tarfmt.Symlink:
-			continue
-		case !x.Policy.Xattrs.takes(t.key):
-			x.sum.skipAttribute(t.key)
-			continue
-		case t.key == tree.XattrAccess && a.Minimal():
+	return x.Policy.acls(h, x.sum, func(key string, a acl.ACL) error {
+		if key == tree.XattrAccess && a.Minimal() {
 			m.Mode = m.Mode&^0o777 | a.Mode()
-			continue
-		case t.key == tree.XattrDefault && h.Type != tarfmt.Dir:
-			return errors.New("a default ACL on something that is no directory")
-		}
-		if err := a.Validate(); err != nil {
-			return err
+			return nil
 		}
 		value, err := x.IDs.aclSeen(a)
 		var unmapped *idshift.UnmappedError
@@ -66,15 +52,40 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 			value, err = x.IDs.aclSeen(x.sum.drop(a, x.IDs.Plain.Outside()))
 		}
 		if errors.As(err, &unmapped) {
-			if err := x.bad.noteACL(h.Name, a, x.IDs.Plain.Outside()); err != nil {
-				return err
-			}
-			continue
+			return x.bad.noteACL(h.Name, a, x.IDs.Plain.Outside())
 		}
 		if err != nil {
 			return err
 		}
-		m.Xattrs = append(m.Xattrs, tree.Xattr{Key: t.key, Value: value})
+		m.Xattrs = append(m.Xattrs, tree.Xattr{Key: key, Value: value})
+		return nil
+	})
+}
+
+// acls calls put for the ACLs of an entry that are to be carried, and are valid. They come as text or, from some tools, as
+// the kernel's value in an attribute.
+func (p Policy) acls(h *tarfmt.Header, sum *Summary, put func(key string, a acl.ACL) error) error {
+	for _, t := range [2]struct{ key, text string }{{tree.XattrAccess, h.ACL}, {tree.XattrDefault, h.DefaultACL}} {
+		a, err := aclOf(h, t.key, t.text)
+		switch {
+		case err != nil:
+			return err
+		case a == nil || h.Type == tarfmt.Symlink:
+			continue
+		case !p.Xattrs.takes(t.key):
+			sum.skipAttribute(t.key)
+			continue
+		case t.key == tree.XattrDefault && h.Type != tarfmt.Dir:
+			return errors.New("a default ACL on something that is no directory")
+		}
+		if t.key != tree.XattrAccess || !a.Minimal() {
+			if err := a.Validate(); err != nil {
+				return err
+			}
+		}
+		if err := put(t.key, a); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -95,6 +106,20 @@ func aclOf(h *tarfmt.Header, key, text string) (acl.ACL, error) {
 const maxNames = 64 << 10
 
 func (x *extractor) xattrs(h *tarfmt.Header, m *tree.Meta) error {
+	return x.Policy.xattrs(h, x.sum, func(a tarfmt.Xattr) error {
+		if a.Key == tree.XattrCapability {
+			var err error
+			if a.Value, err = x.capability(a.Value); err != nil {
+				return x.bad.note(h.Name, err)
+			}
+		}
+		m.Xattrs = append(m.Xattrs, tree.Xattr(a))
+		return nil
+	})
+}
+
+// xattrs calls put for the attributes of an entry that are to be carried, ACLs apart.
+func (p Policy) xattrs(h *tarfmt.Header, sum *Summary, put func(tarfmt.Xattr) error) error {
 	names := 0
 	for _, a := range h.Xattrs {
 		if names += len(a.Key) + 1; names > maxNames {
@@ -103,20 +128,13 @@ func (x *extractor) xattrs(h *tarfmt.Header, m *tree.Meta) error {
 		if a.Key == tree.XattrAccess || a.Key == tree.XattrDefault {
 			continue // see acls
 		}
-		if !x.Policy.Xattrs.takes(a.Key) {
-			x.sum.skipAttribute(a.Key)
+		if !p.Xattrs.takes(a.Key) {
+			sum.skipAttribute(a.Key)
 			continue
 		}
-		if a.Key == tree.XattrCapability {
-			var err error
-			if a.Value, err = x.capability(a.Value); err != nil {
-				if err := x.bad.note(h.Name, err); err != nil {
-					return err
-				}
-				continue
-			}
+		if err := put(a); err != nil {
+			return err
 		}
-		m.Xattrs = append(m.Xattrs, tree.Xattr(a))
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/nsferry/nsferry/archive/tarfmt"
 )
 
 // maxDepth bounds how deep a tree is: every level that leads to an entry takes memory.
@@ -55,6 +57,17 @@ func entryPath(name, top string) (string, error) {
 		return ".", nil
 	}
 	return strings.Join(kept, "/"), nil
+}
+
+// storedName is how an entry of ours is named (FORMAT §1).
+func storedName(path string, typ tarfmt.Type) string {
+	switch {
+	case path == ".":
+		return "./"
+	case typ == tarfmt.Dir:
+		return "./" + path + "/"
+	}
+	return "./" + path
 }
 
 // ErrOutside is a name that leads out of the tree.

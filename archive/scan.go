@@ -62,20 +62,12 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 		return nil, err
 	}
 	h := &tarfmt.Header{
-		Name:    "./" + e.Path,
+		Name:    storedName(e.Path, typ),
 		Type:    typ,
 		Mode:    uint32(e.Stat.Mode) & 0o7777,
 		ModTime: tarfmt.Time{Sec: e.Stat.Mtime.Sec, Nsec: e.Stat.Mtime.Nsec},
 	}
-	switch {
-	case e.Path == ".":
-		h.Name = "./"
-	case typ == tarfmt.Dir:
-		h.Name += "/"
-	}
-	if s.ClampMTime != nil && h.ModTime.Sec >= *s.ClampMTime {
-		h.ModTime = tarfmt.Time{Sec: *s.ClampMTime}
-	}
+	s.clamp(&h.ModTime)
 	if err := s.owner(h, e); err != nil {
 		return nil, err
 	}
@@ -105,6 +97,13 @@ func (s *scanner) header(e *tree.Entry) (*tarfmt.Header, error) {
 		}
 	}
 	return h, s.content(h, e)
+}
+
+// clamp applies ClampMTime.
+func (o *ScanOptions) clamp(t *tarfmt.Time) {
+	if o.ClampMTime != nil && t.Sec >= *o.ClampMTime {
+		*t = tarfmt.Time{Sec: *o.ClampMTime}
+	}
 }
 
 // asLink makes h another name of the inode at first. Its metadata is only what fits into the ustar fields (FORMAT §1).
@@ -165,7 +164,7 @@ const deviceSkipped = "device node" // a reason in Summary.Skipped
 // device applies the policy for device nodes.
 func (p Policy) device(path string, whiteout bool, sum *Summary) (keep bool, err error) {
 	switch {
-	case whiteout || p.Devices == Store:
+	case whiteout && p.Devices != NoDevices || p.Devices == Store:
 		return true, nil
 	case p.Devices == Fail:
 		return false, fmt.Errorf("%s: a device node; use --devices skip or store", path)

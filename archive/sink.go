@@ -155,10 +155,39 @@ func (s *plainSink) write(f *frame) error {
 
 func (s *plainSink) close(map[string]string) (int64, error) { return s.out.n, nil }
 
+// leastGzip is the least size of a gzip file: some readers, sbuild among them, take 512 bytes to tell a format. An archive in
+// frames is never so short, a plain one neither.
+const leastGzip = 512
+
 // gzipSink leaves the parallelism to the gzip writer.
 type gzipSink struct {
 	plainSink
-	gz io.WriteCloser
+	gz    io.WriteCloser
+	start holdBack
+}
+
+// holdBack keeps what is written until it is known to have leastGzip bytes.
+type holdBack struct {
+	w    io.Writer
+	kept []byte
+	on   bool // it had them
+}
+
+func (h *holdBack) Write(p []byte) (int, error) {
+	if h.on {
+		return h.w.Write(p)
+	}
+	if h.kept = append(h.kept, p...); len(h.kept) < leastGzip {
+		return len(p), nil
+	}
+	h.on = true
+	return len(p), h.flush()
+}
+
+func (h *holdBack) flush() error {
+	_, err := h.w.Write(h.kept)
+	h.kept = nil
+	return err
 }
 
 func newGzipSink(out io.Writer, o *CreateOptions) (*gzipSink, error) {
@@ -167,7 +196,8 @@ func newGzipSink(out io.Writer, o *CreateOptions) (*gzipSink, error) {
 		level = 6
 	}
 	s := &gzipSink{plainSink: plainSink{out: counter{w: out}}}
-	gz, err := zframe.NewGzipWriter(&s.out, o.Workers, level)
+	s.start.w = &s.out
+	gz, err := zframe.NewGzipWriter(&s.start, o.Workers, level)
 	s.gz = gz
 	return s, err
 }
@@ -179,5 +209,9 @@ func (s *gzipSink) write(f *frame) error {
 
 func (s *gzipSink) close(map[string]string) (int64, error) {
 	err := s.gz.Close()
+	if err == nil && !s.start.on {
+		s.start.kept = zframe.PadGzip(s.start.kept, leastGzip)
+		err = s.start.flush()
+	}
 	return s.out.n, err
 }

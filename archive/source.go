@@ -20,10 +20,11 @@ import (
 // source is one entry and where its content comes from.
 type source struct {
 	header *tarfmt.Header
-	root   *tree.Root
-	path   string
-	seen   unix.Statx_t
+	from   origin
+	at     int64            // raw offset of its headers in the archive that it comes from, or -1
+	length int64            // of its headers
 	smap   []byte           // sparse map, the first bytes of the stored data
+	seen   unix.Statx_t     // of an inode of a tree
 	known  statindex.Record // from the index of the tree
 	found  statindex.Flags  // what was found besides: for the next index
 	whole  *whole           // of a large file whose digest is wanted before it is packed
@@ -57,6 +58,29 @@ func (w *whole) of(ctx context.Context, s *source) ([32]byte, error) {
 	})
 	return w.sum, w.err
 }
+
+// origin is where the content of a file comes from.
+type origin interface {
+	open() (content, error)
+}
+
+// content is the content of a file, holes included.
+type content interface {
+	// ReadFull fills p from offset off.
+	ReadFull(p []byte, off int64) error
+	// Unchanged is an error when what was read may not be what is there now.
+	Unchanged() error
+	Close()
+}
+
+// treeFile is a file that a walk came by.
+type treeFile struct {
+	root *tree.Root
+	path string
+	seen *unix.Statx_t
+}
+
+func (t treeFile) open() (content, error) { return tree.OpenFile(t.root, t.path, t.seen) }
 
 // turn passes the digest of a large entry from the worker of one part to that of the next, so that parts are read and
 // compressed side by side but hashed in order. Workers take parts in order, so the one that is waited for always runs.
@@ -129,7 +153,7 @@ func (p *part) data(buf []byte, h io.Writer) ([]byte, error) {
 	if p.source.header.Size == 0 {
 		return buf, nil
 	}
-	f, err := tree.OpenFile(p.root, p.path, &p.seen)
+	f, err := p.from.open()
 	if err != nil {
 		return buf, err
 	}
@@ -150,7 +174,7 @@ func (p *part) data(buf []byte, h io.Writer) ([]byte, error) {
 
 // sparse fills dst with stored bytes from p.off on: the map, then the segments one behind the other. The content
 // that is hashed runs from the first byte behind the previous part's last one; a last part ends with the file.
-func (p *part) sparse(f *tree.File, dst []byte, h io.Writer) error {
+func (p *part) sparse(f content, dst []byte, h io.Writer) error {
 	lo, hi := p.off, p.off+p.len // the window of stored offsets
 	at := int64(0)               // stored offset of the current piece
 	if n := int64(len(p.smap)); lo < n {

@@ -21,6 +21,7 @@ type job struct {
 	Mode, Map string
 	In, Out   string
 	Pack      bool
+	Convert   bool
 }
 
 // outcome is what a job's process says: its error, and the peak of its memory and of its inner half's, in KiB.
@@ -97,6 +98,10 @@ func (j *job) run() error {
 		return err
 	}
 	defer in.Close()
+	if j.Convert {
+		_, err = Convert(context.Background(), in, j.Out, ConvertOptions{})
+		return err
+	}
 	_, err = Unpack(context.Background(), e, in, j.Out, UnpackOptions{})
 	return err
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/nsferry/nsferry/archive"
-	"github.com/nsferry/nsferry/archive/zframe"
-	"github.com/nsferry/nsferry/idshift/handoff"
 	"github.com/nsferry/nsferry/idshift/userns"
 	"github.com/nsferry/nsferry/idshift/userns/mounts"
 )
@@ -25,6 +23,7 @@ type PackOptions struct {
 	ClampMTime  *int64
 	Mode        uint32   // of the output; 0 is 0644 less the umask
 	Replace     bool     // the output may exist, and is replaced when the new one is whole
+	Target      Target   // what the archive is for; not with PackTo, whose output nobody can check
 	Progress    Progress `json:"-"`
 	// Hold are files that the inner half keeps open as long as it works: locks, which so outlive a killed caller.
 	Hold []*os.File `json:"-"`
@@ -82,36 +81,23 @@ func openSource(dir string) (s Source, err error) {
 
 // Output is an archive that is to be packed, and has no name before it is whole.
 type Output struct {
-	*handoff.Pending
-	name    string
+	*pending
 	options PackOptions
 }
 
 // NewOutput makes ready for an archive at out, so that what forbids it shows before there is any work. Abort it.
 func NewOutput(out string, o PackOptions) (*Output, error) {
-	parent, rest, name, err := OpenParent(out)
+	if o.Format == "" {
+		o.Format = FormatOf(out)
+	}
+	if err := o.Target.apply(&o.Policy, &o.Exclude); err != nil {
+		return nil, err
+	}
+	p, err := newPending(out, appearance{o.Mode, o.Replace, o.Format, o.Target, o.Workers})
 	if err != nil {
 		return nil, err
 	}
-	defer parent.Close()
-	if rest != "" {
-		return nil, fmt.Errorf("%s: the directory is closed to you, and the output has to be yours", out)
-	}
-	overwrite := handoff.Exclusive
-	if o.Replace {
-		overwrite = handoff.Replace
-	}
-	if o.Mode == 0 {
-		o.Mode = 0o666 &^ Umask()
-	}
-	if o.Format == "" {
-		o.Format = FormatOf(name)
-	}
-	p, err := handoff.NewPending(parent, name, handoff.Options{Mode: o.Mode, Overwrite: overwrite})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", out, err)
-	}
-	return &Output{p, out, o}, nil
+	return &Output{p, o}, nil
 }
 
 // Pack writes the tree, and gives the archive its name.
@@ -119,13 +105,7 @@ func (f *Output) Pack(ctx context.Context, e *userns.Env, tree Source) (sum arch
 	if sum, err = PackSource(ctx, e, tree, f.File(), f.options); err != nil {
 		return sum, err
 	}
-	if err := Whole(f.File(), sum, f.options.Format); err != nil {
-		return sum, fmt.Errorf("%s: %w", f.name, err)
-	}
-	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
-		return sum, err
-	}
-	return sum, f.Commit()
+	return sum, f.publish(ctx, sum)
 }
 
 // PackTo writes the tree dir to an open file or pipe, which stays the caller's. After an error what was
@@ -154,25 +134,6 @@ func PackSource(ctx context.Context, e *userns.Env, tree Source, out *os.File, o
 	}
 	at, files := o.Increment.add(append(files, o.Hold...))
 	return half.Run(ctx, e, packArgs{tree.Rest, ids(e), o, at}, progress.raw(), files...)
-}
-
-// Whole checks from outside that what the half says it wrote is there.
-func Whole(f *os.File, sum archive.Summary, format archive.Format) error {
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if st.Size() != sum.Stored {
-		return fmt.Errorf("%d bytes were written, but %d are there", sum.Stored, st.Size())
-	}
-	if format != archive.Framed {
-		return nil
-	}
-	z, err := zframe.Open(f, st.Size())
-	if err == nil && z.Raw() != sum.Raw {
-		err = fmt.Errorf("%d bytes of tar were written, but %d are there", sum.Raw, z.Raw())
-	}
-	return err
 }
 
 // packHalf gets the output and the tree's root.

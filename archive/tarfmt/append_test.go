@@ -149,8 +149,12 @@ func TestCoalesce(t *testing.T) {
 		{[]Segment{{5999, 1}}, 6000, 1, []Segment{{5632, 368}}},
 		{[]Segment{{0, 10}, {7000, 1}}, 6000, 1, []Segment{{0, 512}}},
 		{[]Segment{{0, 9000}}, 6000, 1, []Segment{{0, 6000}}},
+		{[]Segment{{1024, 512}}, 6000, 1025, []Segment{{0, 1536}}},
+		{[]Segment{{1024, 512}}, 6000, 1024, []Segment{{1024, 512}}},
+		{[]Segment{{4096, 512}}, 6000, 1393, []Segment{{4096, 1904}}},
+		{nil, 100, 101, []Segment{{0, 100}}},
 	} {
-		got := Coalesce(tt.segs, tt.size, tt.minHole)
+		got := Coalesce(tt.segs, tt.size, BlockSize, tt.minHole)
 		if d := cmp.Diff(tt.want, got); d != "" {
 			t.Errorf("%v: %s", tt, d)
 		}

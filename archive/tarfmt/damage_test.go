@@ -75,7 +75,7 @@ func checkSound(t testing.TB, items []item) {
 			if dataLength(h.Sparse) != int64(len(it.data)) {
 				t.Fatalf("%q: %d bytes for segments %v", h.Name, len(it.data), h.Sparse)
 			}
-			h.Sparse = Coalesce(h.Sparse, h.Size, 1)
+			h.Sparse = Coalesce(h.Sparse, h.Size, BlockSize, 1)
 		} else if h.Size != int64(len(it.data)) {
 			t.Fatalf("%q: %d bytes, not %d", h.Name, len(it.data), h.Size)
 		}

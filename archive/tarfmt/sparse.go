@@ -93,25 +93,30 @@ func checkWritable(segs []Segment, size int64) error {
 }
 
 // Coalesce returns a map for a file of the given size that Append accepts and that covers the data of segs, which are
-// ascending and may touch. Segments grow to multiples of BlockSize, and holes shorter than minHole bytes become data:
-// whoever stores the data writes zeros there. The result is not nil.
-func Coalesce(segs []Segment, size, minHole int64) []Segment {
+// ascending and may touch: the map that a filesystem with blocks of unit bytes, a power of two that is no less than
+// BlockSize, would have for it. Holes shorter than minHole bytes become data: whoever stores the data writes zeros there. The result is not nil.
+func Coalesce(segs []Segment, size, unit, minHole int64) []Segment {
 	out := []Segment{}
+	end := int64(0) // of the last segment in out
+	put := func(from, to int64) {
+		if n := len(out); n > 0 && from-end < minHole {
+			out[n-1].Length = max(end, to) - out[n-1].Offset
+		} else if from < minHole {
+			out = append(out, Segment{0, to})
+		} else {
+			out = append(out, Segment{from, to - from})
+		}
+		end = max(end, to)
+	}
 	for _, s := range segs {
 		if s.Length <= 0 || s.Offset >= size {
 			continue
 		}
-		from := s.Offset - s.Offset%BlockSize
 		to := min(s.Offset+s.Length, size)
-		to = min(to+Padding(to), size)
-		if n := len(out); n > 0 {
-			last := &out[n-1]
-			if end := last.Offset + last.Length; from <= end || from-end < minHole {
-				last.Length = max(end, to) - last.Offset
-				continue
-			}
-		}
-		out = append(out, Segment{from, to - from})
+		put(s.Offset-s.Offset%unit, min(to+(-to&(unit-1)), size))
+	}
+	if end < size && size-end < minHole {
+		put(end, size)
 	}
 	return out
 }

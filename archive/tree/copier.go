@@ -137,7 +137,7 @@ func (c *Copier) file(ctx context.Context, e *Entry, m Meta) error {
 		return err
 	}
 	defer f.Close()
-	segs, err := f.Segments(holeUnit)
+	segs, err := f.Segments(HoleUnit)
 	if err != nil {
 		return err
 	}

@@ -79,9 +79,9 @@ func (f *File) ReadFull(p []byte, off int64) error {
 	return nil
 }
 
-// holeUnit is what holes are rounded to, inwards: what one filesystem keeps as a hole another one may not, below its
+// HoleUnit is what holes are rounded to, inwards: what one filesystem keeps as a hole another one may not, below its
 // block size. With 4 KiB the same file gives the same map on all of them.
-const holeUnit = 4096
+const HoleUnit = 4096
 
 // Segments returns where the file holds data, holes shorter than least taken as data; nil when it has no such hole.
 // Preallocated but unwritten blocks count as holes (lseek(2), SEEK_HOLE).
@@ -101,8 +101,8 @@ func (f *File) Segments(least int64) ([]Segment, error) {
 			if hole, err = unix.Seek(f.fd, data, unix.SEEK_HOLE); err != nil {
 				return nil, pathError("lseek", f.path, err)
 			}
-			hole = min((hole+holeUnit-1)/holeUnit*holeUnit, size)
-			data = max(data/holeUnit*holeUnit, end)
+			hole = min((hole+HoleUnit-1)/HoleUnit*HoleUnit, size)
+			data = max(data/HoleUnit*HoleUnit, end)
 		}
 		start := end // of the next segment; a hole that is too short belongs to it
 		if data-end >= least {

@@ -74,6 +74,17 @@ func Decompress(r io.Reader, o Options) (io.ReadCloser, Kind, error) {
 	return out, kind, nil
 }
 
+// Sniff tells how r is compressed by its first bytes, as Decompress does. It reads no more than these, and r is as good as
+// before.
+func Sniff(r io.ReaderAt) (Kind, error) {
+	var head [tarBlock]byte
+	n, err := r.ReadAt(head[:], 0)
+	if err != nil && err != io.EOF {
+		return KindUnknown, err
+	}
+	return sniff(head[:n]), nil
+}
+
 // sniff tells the format by the first bytes; head has up to 512 of them.
 func sniff(head []byte) Kind {
 	switch {

@@ -28,3 +28,17 @@ func NewGzipWriter(w io.Writer, workers, level int) (io.WriteCloser, error) {
 	z.OS = 255                  // unknown, RFC 1952 §2.3.1: the same on every system
 	return z, nil
 }
+
+// PadGzip returns the gzip member that NewGzipWriter wrote with at least n bytes, n below 64 KiB, for readers that want so many to
+// tell a format: its header gets an extra field, which others skip (RFC 1952 §2.3.1.1).
+func PadGzip(member []byte, n int) []byte {
+	const head, extra, flagExtra = 10, 2 + 4, 4
+	if len(member) >= n {
+		return member
+	}
+	fill := max(n-len(member)-extra, 0)
+	out := append(make([]byte, 0, n+extra), member[:head]...)
+	out[3] |= flagExtra
+	out = append(out, byte(fill+4), byte((fill+4)>>8), 'n', 's', byte(fill), byte(fill>>8))
+	return append(append(out, make([]byte, fill)...), member[head:]...)
+}

@@ -30,6 +30,9 @@ type Options struct {
 	// Sums, if not nil, are the sha256 of the stored bytes of every zstd frame, in order: no other frame is decoded, and none
 	// may be missing. They are for input that is a sequence of frames as FORMAT §2 has them.
 	Sums [][32]byte
+	// Frame, if not nil, is told where each zstd frame lies before its bytes are handed on, by who reads. Raw is -1 for
+	// a frame that is too large to be decoded whole.
+	Frame func(Span)
 }
 
 func (o Options) withDefaults() Options {
@@ -67,6 +70,7 @@ type ParallelReader struct {
 // chunk is one decoded frame, or one frame to be decoded as a stream by the reader itself.
 type chunk struct {
 	buf    []byte
+	off    int64 // of the frame in the input
 	stored int64
 	stream *bigFrame
 }
@@ -180,7 +184,7 @@ func (p *ParallelReader) submit(ctx context.Context, pipe *Ordered[chunk], w *wa
 			if err != nil {
 				return chunk{}, &CorruptError{where, err}
 			}
-			return chunk{buf: out, stored: int64(len(stored))}, nil
+			return chunk{buf: out, off: w.start, stored: int64(len(stored))}, nil
 		})
 	}
 	if w.window > uint64(p.opt.MaxWindow) {
@@ -301,6 +305,13 @@ func (p *ParallelReader) advance() {
 		return
 	}
 	p.rest = p.cur.buf
+	if p.opt.Frame != nil {
+		raw := int64(len(p.cur.buf))
+		if p.cur.stream != nil {
+			raw = -1
+		}
+		p.opt.Frame(Span{Offset: p.cur.off, Stored: p.cur.stored, Raw: raw})
+	}
 }
 
 // readBig reads from the frame that is decoded as a stream; 0, nil at its end.

@@ -10,14 +10,15 @@ import (
 type cli struct {
 	Globals
 
-	Pack   packCmd   `cmd:"" group:"tree" help:"Make an archive of a tree."`
-	Unpack unpackCmd `cmd:"" group:"tree" help:"Make a tree of an archive."`
-	Ls     lsCmd     `cmd:"" group:"tree" help:"List a tree or an archive, one line an inode."`
-	Cat    catCmd    `cmd:"" group:"tree" help:"Print a file of an archive."`
-	Diff   diffCmd   `cmd:"" group:"tree" help:"Compare trees and archives."`
-	Verify verifyCmd `cmd:"" group:"tree" help:"Check that an archive is whole."`
-	Deploy deployCmd `cmd:"" group:"tree" help:"Hand files of a tree to their owner outside: you."`
-	Rm     rmCmd     `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
+	Pack    packCmd    `cmd:"" group:"tree" help:"Make an archive of a tree."`
+	Unpack  unpackCmd  `cmd:"" group:"tree" help:"Make a tree of an archive."`
+	Ls      lsCmd      `cmd:"" group:"tree" help:"List a tree or an archive, one line an inode."`
+	Cat     catCmd     `cmd:"" group:"tree" help:"Print a file of an archive."`
+	Diff    diffCmd    `cmd:"" group:"tree" help:"Compare trees and archives."`
+	Verify  verifyCmd  `cmd:"" group:"tree" help:"Check that an archive is whole."`
+	Convert convertCmd `cmd:"" group:"tree" help:"Make an archive of another one, without a tree."`
+	Deploy  deployCmd  `cmd:"" group:"tree" help:"Hand files of a tree to their owner outside: you."`
+	Rm      rmCmd      `cmd:"" group:"tree" help:"Remove trees, whoever of you and your sub-ids owns them."`
 
 	ACL    aclCmd    `cmd:"" name:"acl" group:"ids" help:"Show and change ACLs, as getfacl and setfacl do."`
 	Shift  shiftCmd  `cmd:"" group:"ids" help:"Re-own a tree in place: from one model, range or map to another."`

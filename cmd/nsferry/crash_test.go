@@ -101,6 +101,14 @@ func (s *crashSite) commands() []crashCommand {
 			},
 			check: func(t *testing.T, _ string) { s.isPacked(t, []byte("old")) },
 			whole: func(t *testing.T) { s.isPacked(t, nil) }, clear: [][]string{{"rm", "out.tar.zst"}}},
+		{name: "convert over", args: []string{"convert", "--force", "source.tar", "-o", "out.tar.zst"},
+			prepare: func(t *testing.T) {
+				if err := os.WriteFile(s.path("out.tar.zst"), []byte("old"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			},
+			check: func(t *testing.T, _ string) { s.isPacked(t, []byte("old")) },
+			whole: func(t *testing.T) { s.isPacked(t, nil) }, clear: [][]string{{"rm", "out.tar.zst"}}},
 		{name: "unpack", args: []string{"unpack", "source.tar", "new"},
 			check: func(t *testing.T, _ string) { s.isUnpacked(t) },
 			whole: func(t *testing.T) { s.isUnpacked(t) }, clear: [][]string{{"rm", "new"}}},

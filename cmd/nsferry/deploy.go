@@ -15,6 +15,10 @@ type deployCmd struct {
 	Paths        []string `arg:"" name:"src-dest" help:"SRC… DEST: files of the tree that --from names, or else of yours or your sub-ids, or - for standard input; last, a directory or the output's name. *, ? and [] in SRC stand for exactly one file."`
 	From         string   `placeholder:"ROOTFS" help:"The tree that SRC is in. Links to directories are followed as if it were the root directory; the file itself may be none."`
 	All          bool     `help:"SRC may stand for several files."`
+	Archive      bool     `help:"SRC is a tree, and DEST the archive to make of it."`
+	Target       string   `enum:",sbuild" default:"" placeholder:"READER" help:"With --archive: what it is for; see convert."`
+	Exclude      []string `sep:"none" placeholder:"PATTERN" help:"With --archive: leave out what matches. May be repeated."`
+	Remove       bool     `help:"With --archive: remove the tree, after the archive is on the disk under its name."`
 	Give         bool     `help:"No copies: SRC itself becomes yours and moves to DEST, on the same filesystem."`
 	Force        bool     `short:"f" help:"Replace outputs that exist, each in one step."`
 	FileMode     string   `short:"m" placeholder:"MODE" help:"Of the outputs, octal; default is 0644 less the umask."`
@@ -61,6 +65,9 @@ func (c *deployCmd) Run(ctx context.Context, env envFunc, g *Globals, out *Out) 
 		return &userns.UsageError{What: "deploy needs a source and a destination"}
 	}
 	sources, dest := c.Paths[:last], c.Paths[last]
+	if c.Archive || c.Target != "" || c.Exclude != nil || c.Remove {
+		return c.archive(ctx, env, g, out)
+	}
 	p := out.Progress("deploy", 0)
 	if p != nil {
 		o.Progress = p.Set

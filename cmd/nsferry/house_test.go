@@ -38,7 +38,7 @@ var layers = [][]string{
 	{"archive", "idshift/userns", "idshift/handoff"},
 	{"idshift/userns/mounts"},
 	{"archive/treetest"}, // for tests only
-	{"archive/zframe/toc"},
+	{"archive/zframe/toc", "archive/sbuild"},
 	{"archive/tree", "archive/tarfmt", "archive/zframe", "archive/listing", "archive/statindex", "idshift"},
 	{"acl/facl"}, // setfacl's and getfacl's operations; ids are its caller's business
 	{"acl"},

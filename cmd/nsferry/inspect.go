@@ -121,6 +121,7 @@ func (c *diffCmd) Run(ctx context.Context, env envFunc, g *Globals, out *Out) er
 
 type verifyCmd struct {
 	Archive string `arg:"" help:"An archive."`
+	Target  string `enum:",sbuild" default:"" placeholder:"READER" help:"Also check that this reader takes it: sbuild, as the tarball of an unshare chroot."`
 }
 
 // verified is what verify reports.
@@ -145,6 +146,9 @@ func (c *verifyCmd) Run(ctx context.Context, g *Globals, out *Out) error {
 	defer in.Close()
 	v, err := archive.Verify(ctx, in, ferry.Workers(g.Jobs))
 	if err != nil {
+		return fmt.Errorf("%s: %w", c.Archive, err)
+	}
+	if _, err := ferry.Target(c.Target).Check(ctx, in, c.Archive, g.Jobs); err != nil {
 		return fmt.Errorf("%s: %w", c.Archive, err)
 	}
 	out.Summary(verified{c.Archive, v})

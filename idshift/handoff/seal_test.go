@@ -13,7 +13,7 @@ func TestSeal(t *testing.T) {
 	dir, path := openDir(t)
 	var calls []string
 	k := kernel{fault: func(op string) error { calls = append(calls, op); return nil }}
-	p, err := newPending(k, dir, "a", Options{Mode: 0o640})
+	p, err := newPending(k, dir, "a", Options{Mode: 0o640}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestNoSync(t *testing.T) {
 	k := kernel{fault: func(op string) error { calls = append(calls, op); return nil }}
 	var all []*Pending
 	for i, o := range []Options{{NoSync: true}, {NoSync: true}, {}} {
-		p, err := newPending(k, dir, string(rune('a'+i)), o)
+		p, err := newPending(k, dir, string(rune('a'+i)), o, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
