@@ -232,7 +232,7 @@ func (p *crowdProcess) end(t *testing.T, kill bool) {
 }
 
 // TestCrowd is a sample of TestCrowdSoak.
-func TestCrowd(t *testing.T) { crowd(t, 8*time.Second) }
+func TestCrowd(t *testing.T) { crowd(t, 6*time.Second) }
 
 // TestCrowdSoak has 32 processes save, restore, evict and collect 50 keys for ten minutes, one of them killed every second.
 func TestCrowdSoak(t *testing.T) {

@@ -70,7 +70,7 @@ func flip(b []byte, i, bit int) []byte {
 // TestDamage flips bits in every region of a small entry and cuts it at some places; the soak flips every byte and cuts everywhere.
 func TestDamage(t *testing.T) {
 	s := newSite(t, 3)
-	step := max(1, len(s.whole)/40)
+	step := max(1, len(s.whole)/25)
 	for i := 0; i < len(s.whole); i += step {
 		s.detects(t, fmt.Sprintf("byte %d of %d", i, len(s.whole)), flip(s.whole, i, i%8))
 		s.detects(t, fmt.Sprintf("cut to %d of %d", i, len(s.whole)), s.whole[:i])
