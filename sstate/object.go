@@ -13,7 +13,7 @@ import (
 	"github.com/nsferry/nsferry/archive/zframe"
 	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/idshift/userns"
-	"github.com/nsferry/nsferry/sstate/store"
+	"github.com/nsferry/nsferry/sstate/lock"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,11 +50,11 @@ func DefaultExcludes() archive.Excludes {
 
 // PackObject writes the tree rootfs into the object's directory. A file of an earlier run is replaced, of the other form removed.
 func PackObject(ctx context.Context, e *userns.Env, rootfs string, o ObjectOptions) (made Object, err error) {
-	lock, err := o.lock(ctx, rootfs)
+	held, err := o.lock(ctx, rootfs)
 	if err != nil {
 		return made, err
 	}
-	defer lock.Close()
+	defer held.Release()
 	name, other := plainObject, framedObject
 	if o.Pack.Format == archive.Framed {
 		name, other = other, name
@@ -62,7 +62,7 @@ func PackObject(ctx context.Context, e *userns.Env, rootfs string, o ObjectOptio
 		o.Pack.Format = archive.Plain
 	}
 	o.Pack.Replace = true
-	o.Pack.Hold = append(o.Pack.Hold, lock)
+	o.Pack.Hold = append(o.Pack.Hold, held.File())
 	made.File = filepath.Join(o.Dir, name)
 	if made.Summary, err = ferry.Pack(ctx, e, rootfs, made.File, o.Pack); err != nil {
 		return made, err
@@ -76,11 +76,11 @@ func PackObject(ctx context.Context, e *userns.Env, rootfs string, o ObjectOptio
 // RestoreObject makes the tree rootfs of the archive in the object's directory, in one step in the place of what is there, and removes
 // the archive. Without an archive it does nothing: bitbake calls the same function after it has built the tree.
 func RestoreObject(ctx context.Context, e *userns.Env, rootfs string, o ObjectOptions) (used Object, err error) {
-	lock, err := o.lock(ctx, rootfs)
+	held, err := o.lock(ctx, rootfs)
 	if err != nil {
 		return used, err
 	}
-	defer lock.Close()
+	defer held.Release()
 	in, err := openObject(o.Dir)
 	if err != nil || in == nil {
 		return used, err
@@ -93,7 +93,7 @@ func RestoreObject(ctx context.Context, e *userns.Env, rootfs string, o ObjectOp
 		return used, fmt.Errorf("%s: %w", in.Name(), err)
 	}
 	o.Unpack.Replace = true
-	o.Unpack.Hold = append(o.Unpack.Hold, lock)
+	o.Unpack.Hold = append(o.Unpack.Hold, held.File())
 	used.File = in.Name()
 	if used.Summary, err = ferry.Unpack(ctx, e, in, rootfs, o.Unpack); err != nil {
 		return used, fmt.Errorf("%s: %w", in.Name(), err)
@@ -105,12 +105,12 @@ func RestoreObject(ctx context.Context, e *userns.Env, rootfs string, o ObjectOp
 }
 
 // lock takes the lock of the tree.
-func (o ObjectOptions) lock(ctx context.Context, rootfs string) (*os.File, error) {
+func (o ObjectOptions) lock(ctx context.Context, rootfs string) (*lock.Lock, error) {
 	path := o.Lock
 	if path == "" {
 		path = strings.TrimRight(rootfs, "/") + ".lock"
 	}
-	return store.Lock(ctx, path, o.Wait)
+	return lock.Take(ctx, path, lock.Options{Mode: os.FileMode(0o666 &^ ferry.Umask()), Note: o.Wait})
 }
 
 // openObject opens the archive in the directory, nil when there is none.

@@ -23,11 +23,23 @@ import (
 // patience is how long a lock is waited for in silence.
 const patience = time.Second
 
+// ErrBusy is a lock that another process holds.
+var ErrBusy = errors.New("in use by another process")
+
 // Options say how a lock is taken. The zero value is an exclusive lock on a file that is made with mode 0644.
 type Options struct {
-	Shared bool         // beside other readers
-	Mode   os.FileMode  // of a lock file that has to be made, whatever the umask; 0 means 0644
-	Note   func(string) // told once who is in the way, after a second; may be nil
+	Shared   bool         // beside other readers
+	Mode     os.FileMode  // of a lock file that has to be made, whatever the umask; 0 means 0644
+	NoFollow bool         // a lock file that is a symbolic link is an error
+	Note     func(string) // told once who is in the way, after a second; may be nil
+}
+
+// how is the operation of flock(2).
+func (o Options) how() int {
+	if o.Shared {
+		return unix.LOCK_SH
+	}
+	return unix.LOCK_EX
 }
 
 // Lock is a lock that is held.
@@ -38,18 +50,14 @@ func Take(ctx context.Context, path string, o Options) (*Lock, error) {
 	if o.Mode == 0 {
 		o.Mode = 0o644
 	}
-	how := unix.LOCK_EX
-	if o.Shared {
-		how = unix.LOCK_SH
-	}
 	for {
-		f, err := open(path, o.Mode)
+		f, err := open(path, o)
 		if err != nil {
 			return nil, err
 		}
 		named := false
-		if err = wait(ctx, f, how, o.Note); err == nil {
-			named, err = names(path, f)
+		if err = Wait(ctx, f, o); err == nil {
+			named, err = Names(path, f)
 		}
 		if named {
 			return &Lock{f}, nil
@@ -64,21 +72,28 @@ func Take(ctx context.Context, path string, o Options) (*Lock, error) {
 // Release lets go of the lock. The file stays: whoever removes one must expect somebody to hold a lock on it.
 func (l *Lock) Release() error { return l.file.Close() }
 
+// File is the file that the lock is on. It stays the Lock's; a process that inherits it keeps the lock when this one is gone.
+func (l *Lock) File() *os.File { return l.file }
+
 // open opens a lock file, for writing if that is allowed: NFS wants that for an exclusive lock.
-func open(path string, mode os.FileMode) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+func open(path string, o Options) (*os.File, error) {
+	how := unix.O_NONBLOCK
+	if o.NoFollow {
+		how |= unix.O_NOFOLLOW
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, o.Mode)
 	if err == nil {
-		return f, f.Chmod(mode)
+		return f, f.Chmod(o.Mode)
 	}
 	if !errors.Is(err, fs.ErrExist) && !refused(err) {
 		return nil, err
 	}
-	f, err = os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	f, err = os.OpenFile(path, os.O_RDWR|how, 0)
 	if refused(err) {
-		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		f, err = os.OpenFile(path, os.O_RDONLY|how, 0)
 	}
 	if errors.Is(err, fs.ErrNotExist) { // removed between the two calls, or it cannot be made
-		return os.OpenFile(path, os.O_RDWR|os.O_CREATE, mode)
+		return os.OpenFile(path, os.O_RDWR|os.O_CREATE|how, o.Mode)
 	}
 	return f, err
 }
@@ -87,23 +102,33 @@ func refused(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)
 }
 
-// wait takes a lock on an open file. It asks again and again, because a thread that sleeps in flock(2) cannot be cancelled.
-func wait(ctx context.Context, f *os.File, how int, note func(string)) error {
-	start, pause, told := time.Now(), time.Millisecond, note == nil
+// Try takes a lock on an open file, or says ErrBusy at once. Of o it takes Shared.
+func Try(f *os.File, o Options) error {
 	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), o.how()|unix.LOCK_NB)
 		switch err {
 		case nil:
 			return nil
 		case unix.EINTR:
 			continue
 		case unix.EWOULDBLOCK:
-		default:
-			return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
+			return fmt.Errorf("%s: %w", f.Name(), ErrBusy)
+		}
+		return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
+	}
+}
+
+// Wait takes a lock on an open file, and waits for it until ctx is done. It asks again and again, because a thread that sleeps in
+// flock(2) cannot be cancelled. Of o it takes Shared and Note.
+func Wait(ctx context.Context, f *os.File, o Options) error {
+	start, pause, told := time.Now(), time.Millisecond, o.Note == nil
+	for {
+		if err := Try(f, o); !errors.Is(err, ErrBusy) {
+			return err
 		}
 		if !told && time.Since(start) >= patience {
 			told = true
-			note(fmt.Sprintf("waiting for %s, held by %s", f.Name(), holders(f)))
+			o.Note(fmt.Sprintf("waiting for %s, held by %s", f.Name(), holders(f)))
 		}
 		select {
 		case <-ctx.Done():
@@ -114,8 +139,8 @@ func wait(ctx context.Context, f *os.File, how int, note func(string)) error {
 	}
 }
 
-// names tells whether path is the open file f. A path that is nothing is not.
-func names(path string, f *os.File) (bool, error) {
+// Names tells whether path, symbolic links followed, is the open file f. A path that is nothing is not.
+func Names(path string, f *os.File) (bool, error) {
 	ours, err := f.Stat()
 	if err != nil {
 		return false, err

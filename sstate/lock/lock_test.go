@@ -85,7 +85,7 @@ func TestTakeIgnoresARemovedFile(t *testing.T) {
 	}
 	l := <-got
 	defer l.Release()
-	if same, err := names(path, l.file); err != nil || !same {
+	if same, err := Names(path, l.file); err != nil || !same {
 		t.Errorf("the lock is on a file without a name: %v", err)
 	}
 }

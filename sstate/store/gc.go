@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsferry/nsferry/sstate/lock"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -63,7 +65,7 @@ func (s *Store) GC(o GCOptions) (c Collected, err error) {
 			continue
 		}
 		switch err := s.evict(e, o.DryRun); {
-		case errors.Is(err, errBusy):
+		case errors.Is(err, lock.ErrBusy):
 			c.Busy = append(c.Busy, e.Key.text)
 		case errors.Is(err, errGone), errors.Is(err, fs.ErrNotExist):
 		case err != nil:
@@ -90,9 +92,9 @@ func (s *Store) evict(e Entry, dry bool) error {
 		defer unlock()
 	}
 	file := s.path(e.Key.Path())
-	if lock, err := os.OpenFile(file+".lock", os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); err == nil {
-		defer lock.Close()
-		if err := tryLock(lock, unix.LOCK_EX); err != nil {
+	if held, err := os.OpenFile(file+".lock", os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); err == nil {
+		defer held.Close()
+		if err := lock.Try(held, lock.Options{}); err != nil {
 			return err
 		}
 	}
@@ -121,14 +123,14 @@ func (s *Store) evict(e Entry, dry bool) error {
 
 // unused makes sure, by a lock that f keeps, that nobody has the entry open, and that it still is the one that was listed.
 func (s *Store) unused(f *os.File, file string, e Entry) error {
-	if err := tryLock(f, unix.LOCK_EX); err != nil {
+	if err := lock.Try(f, lock.Options{}); err != nil {
 		return err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "fstat", Path: file, Err: err}
 	}
-	same, err := names(file, f)
+	same, err := lock.Names(file, f)
 	if err == nil && (!same || st.Ino != e.ino || time.Unix(st.Mtim.Unix()).After(e.Used)) {
 		err = errGone
 	}
@@ -177,10 +179,10 @@ func (s *Store) discard(file string, dry bool, c *Collected) error {
 	}
 	defer f.Close()
 	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() || s.opts.Now().Sub(st.ModTime()) < litterAge || tryLock(f, unix.LOCK_EX) != nil {
+	if err != nil || !st.Mode().IsRegular() || s.opts.Now().Sub(st.ModTime()) < litterAge || lock.Try(f, lock.Options{}) != nil {
 		return nil
 	}
-	if same, err := names(file, f); err != nil || !same {
+	if same, err := lock.Names(file, f); err != nil || !same {
 		return nil
 	}
 	c.Litter++

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
+	"github.com/nsferry/nsferry/sstate/lock"
 )
 
 // filled makes a store with the entries k0 (used last) to k5, a day apart, each with what goes with it.
@@ -121,14 +121,14 @@ func TestGCSparesTheBusy(t *testing.T) {
 	s, keys := filled(t)
 	o, err := s.Peek(t.Context(), keys[5])
 	check(t, err)
-	lock, err := s.lockFile(t.Context(), s.path(keys[4].Path())+".lock")
+	writing, err := s.lockFile(t.Context(), s.path(keys[4].Path())+".lock")
 	check(t, err)
 	c := gc(t, s, GCOptions{MaxSize: 1})
 	if d := cmp.Diff([]string{"k5", "k4"}, c.Busy); d != "" {
 		t.Error(d)
 	}
 	check(t, o.Close())
-	check(t, lock.Close())
+	check(t, writing.Release())
 	if c = gc(t, s, GCOptions{MaxSize: 1}); len(c.Evicted) != 2 || c.Kept != 0 {
 		t.Errorf("%+v", c)
 	}
@@ -162,7 +162,7 @@ func TestGCTakesLitter(t *testing.T) {
 	held, err := os.Open(filepath.Join(dir, ".held.partial-00000000"))
 	check(t, err)
 	defer held.Close()
-	check(t, tryLock(held, unix.LOCK_EX))
+	check(t, lock.Try(held, lock.Options{}))
 	for i, days := range []int{1, 8} {
 		at, err := s.private(fmt.Sprintf("quarantine/q%d", i))
 		check(t, err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nsferry/nsferry/archive/zframe"
+	"github.com/nsferry/nsferry/sstate/lock"
 
 	"golang.org/x/sys/unix"
 )
@@ -122,13 +123,13 @@ func (o *Object) admit(ctx context.Context) (again bool, err error) {
 	case !st.Mode().IsRegular():
 		return false, o.odd("the entry is no regular file")
 	}
-	if err := lock(ctx, o.File, unix.LOCK_SH, o.store.opts.Note); err != nil {
+	if err := lock.Wait(ctx, o.File, lock.Options{Shared: true, Note: o.store.opts.Note}); err != nil {
 		if ctx.Err() != nil {
 			return false, err
 		}
 		return false, o.miss("the entry cannot be locked: " + err.Error())
 	}
-	same, err := names(o.path, o.File)
+	same, err := lock.Names(o.path, o.File)
 	if err != nil {
 		return false, o.miss(err.Error())
 	}

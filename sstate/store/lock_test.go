@@ -4,6 +4,7 @@ package store
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsferry/nsferry/sstate/lock"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -45,7 +47,7 @@ func TestWaitsForFlock(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Fatalf("did not wait: %v", err)
-	case <-time.After(patience + 500*time.Millisecond):
+	case <-time.After(1500 * time.Millisecond):
 	}
 	text, _ := said.Load().(string)
 	if !strings.Contains(text, ".lock") || !strings.Contains(text, "process ") || !strings.Contains(text, "(flock)") && !strings.Contains(text, "(sh)") {
@@ -79,8 +81,8 @@ func TestWaitsForBitbake(t *testing.T) {
 	s := open(t)
 	k := key(t, "k")
 	check(t, s.makeDirs(k.dir()))
-	lock := s.path(k.Path()) + ".lock"
-	_, release := flock(t, "python3", "-c", bitbakeLock, lock)
+	path := s.path(k.Path()) + ".lock"
+	_, release := flock(t, "python3", "-c", bitbakeLock, path)
 	done := make(chan error)
 	var p *Pending
 	go func() {
@@ -91,18 +93,18 @@ func TestWaitsForBitbake(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	release()
 	check(t, <-done)
-	same, err := names(lock, p.Lock())
+	same, err := lock.Names(path, p.Lock())
 	check(t, err)
 	if !same {
 		t.Error("the lock is on a file that is gone")
 	}
 	// Whoever comes now has to wait.
 	tier.Program(t, "flock")
-	if err := exec.Command("flock", "-n", lock, "true").Run(); err == nil {
+	if err := exec.Command("flock", "-n", path, "true").Run(); err == nil {
 		t.Error("flock(1) got the lock as well")
 	}
 	check(t, p.Abort())
-	check(t, exec.Command("flock", "-n", lock, "true").Run())
+	check(t, exec.Command("flock", "-n", path, "true").Run())
 }
 
 // TestLockIsInherited keeps the lock of a writer as long as a process has its file.
@@ -117,13 +119,13 @@ func TestLockIsInherited(t *testing.T) {
 	cmd.ExtraFiles = []*os.File{p.Lock()}
 	check(t, cmd.Start())
 	check(t, p.Abort()) // as if this process were gone
-	lock, err := openLock(s.path(k.Path())+".lock", 0o600)
+	again, err := os.Open(s.path(k.Path()) + ".lock")
 	check(t, err)
-	defer lock.Close()
-	if err := tryLock(lock, 2); err == nil {
+	defer again.Close()
+	if err := lock.Try(again, lock.Options{}); !errors.Is(err, lock.ErrBusy) {
 		t.Error("the lock is free while the writer's child works")
 	}
 	in.Close()
 	check(t, cmd.Wait())
-	check(t, tryLock(lock, 2))
+	check(t, lock.Try(again, lock.Options{}))
 }

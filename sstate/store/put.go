@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/nsferry/nsferry/idshift/handoff"
+	"github.com/nsferry/nsferry/sstate/lock"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +24,7 @@ var ErrPresent = errors.New("the store has this entry already")
 type Pending struct {
 	store *Store
 	key   Key
-	lock  *os.File
+	lock  *lock.Lock
 	dir   *os.File
 	file  *handoff.Pending
 }
@@ -85,7 +86,7 @@ func (s *Store) vacate(ctx context.Context, key Key) error {
 func (p *Pending) File() *os.File { return p.file.File() }
 
 // Lock is the lock on the key. A process that inherits it keeps other writers away as long as it lives.
-func (p *Pending) Lock() *os.File { return p.lock }
+func (p *Pending) Lock() *os.File { return p.lock.File() }
 
 // Commit puts the entry on the disk and gives it its name, which is on the disk too when Commit returns. Should another
 // program have put an entry there meanwhile, that one stays, and Published is false.
@@ -150,11 +151,13 @@ func (p *Pending) Abort() (err error) {
 	if p.file != nil {
 		err = p.file.Abort()
 	}
-	for _, f := range []**os.File{&p.dir, &p.lock} {
-		if *f != nil {
-			err = errors.Join(err, (*f).Close())
-			*f = nil
-		}
+	if p.dir != nil {
+		err = errors.Join(err, p.dir.Close())
+		p.dir = nil
+	}
+	if p.lock != nil {
+		err = errors.Join(err, p.lock.Release())
+		p.lock = nil
 	}
 	return err
 }

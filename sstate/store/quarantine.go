@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nsferry/nsferry/sstate/lock"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +52,7 @@ func (s *Store) quarantine(o *Object) (to string, err error) {
 		return "", err
 	}
 	defer unlock()
-	if same, err := names(o.path, o.File); err != nil || !same {
+	if same, err := lock.Names(o.path, o.File); err != nil || !same {
 		return "", errors.Join(errGone, err)
 	}
 	var random [4]byte
@@ -79,9 +81,9 @@ func (s *Store) lockNames() (unlock func(), err error) {
 	// It is held for moments only, by processes that wait for nothing meanwhile.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	f, err := s.lockFile(ctx, s.path(removeLock))
+	l, err := s.lockFile(ctx, s.path(removeLock))
 	if err != nil {
 		return nil, err
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = l.Release() }, nil
 }

@@ -8,6 +8,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nsferry/nsferry/ferry"
+	"github.com/nsferry/nsferry/sstate/lock"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,6 +88,11 @@ func (s *Store) checkVersion() error {
 }
 
 func (s *Store) path(rel string) string { return filepath.Join(s.dir, rel) }
+
+// lockFile takes an exclusive lock on the file at path, which it makes if it is missing, and waits for it until ctx is done.
+func (s *Store) lockFile(ctx context.Context, path string) (*lock.Lock, error) {
+	return lock.Take(ctx, path, lock.Options{Mode: os.FileMode(s.fileMode()), NoFollow: true, Note: s.opts.Note})
+}
 
 // fileMode is the mode of what is put into the store: the umask decides where the store is not shared with a group.
 func (s *Store) fileMode() uint32 {
