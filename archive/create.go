@@ -32,6 +32,8 @@ type CreateOptions struct {
 	Format  Format // default Framed
 	Level   int    // of compression, on the scale of zstd(1) or gzip(1); 0 is 3 or 6
 	Workers int    // goroutines that read, hash and compress; the bytes do not depend on it
+	// Header, if not nil, is asked about the header blocks of every entry; what it says ends Create.
+	Header func(blocks []byte) error
 	// Progress, if not nil, is told how many bytes of the tar stream are done. It is called in one goroutine.
 	Progress func(raw int64)
 }
@@ -129,6 +131,9 @@ func (c *creator) add(cut *cutter, path string, src *source) error {
 		h.Comment = Mark
 	}
 	bytes, err := c.sink.header(h)
+	if err == nil && c.o.Header != nil {
+		err = c.o.Header(bytes)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -50,7 +50,7 @@ func Pack(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (a
 	if err := o.Target.apply(&o.Policy, &o.Exclude); err != nil {
 		return archive.Summary{}, err
 	}
-	return publish(ctx, out, output{o.Mode, o.Replace, o.Format, o.Target, o.Workers}, func(f *os.File) (archive.Summary, error) {
+	return publish(ctx, out, output{o.Mode, o.Replace, o.Format, o.Target}, func(f *os.File) (archive.Summary, error) {
 		return PackTo(ctx, e, dir, f, o)
 	})
 }
@@ -83,6 +83,6 @@ var packHalf = userns.Half[packArgs, archive.Summary]{Name: "pack", Func: func(c
 	o := a.Options
 	return archive.Create(ctx, root, in.Files[1], archive.CreateOptions{
 		ScanOptions: archive.ScanOptions{IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, CrossMounts: o.CrossMounts, ClampMTime: o.ClampMTime},
-		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in),
+		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Header: o.Target.header(), Progress: report(in),
 	})
 }}

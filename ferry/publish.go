@@ -17,7 +17,6 @@ type output struct {
 	Replace bool
 	Format  archive.Format
 	Target  Target
-	Workers int
 }
 
 // publish makes a file at out, which is the caller's by birth, has write fill it, and gives it its name when it is whole.
@@ -48,7 +47,7 @@ func publish(ctx context.Context, out string, o output, write func(*os.File) (ar
 	if err := whole(p.File(), sum, o.Format); err != nil {
 		return sum, fmt.Errorf("%s: %w", out, err)
 	}
-	if _, err := o.Target.Check(ctx, p.File(), name, o.Workers); err != nil {
+	if err := o.Target.written(p.File(), name); err != nil {
 		return sum, fmt.Errorf("%s: %w", out, err)
 	}
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
