@@ -81,14 +81,14 @@ def conversion():
     leave = "--exclude=./isar-apt --exclude='./var/cache/apt/archives/*'"
     for level in (3, 8):
         duel(f"convert of an sstate object for sbuild, level {level}", {
-            "nsferry": [NSFERRY, "convert", "space/object.tar.zst", "--member", "rootfs.tar", "--exclude", "isar-apt",
+            "nsferry": [NSFERRY, "convert", "--force", "space/object.tar.zst", "--member", "rootfs.tar", "--exclude", "isar-apt",
                         "--target", "sbuild", "--level", str(level), "-o", "space/ours.tar.zst"],
             "tar, tar, zstd, rm": shell(
                 "mkdir space/out && cd space/out && tar -I pzstd -xf ../object.tar.zst && mkdir tree "
                 "&& tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf rootfs.tar -C tree && rm rootfs.tar "
                 f"&& tar -C tree --xattrs --acls --numeric-owner {leave} -cpSf - . | zstd -q -{level} -T0 >../theirs.tar.zst "
                 "&& sync -f ../theirs.tar.zst && rm -rf tree"),
-        }, ["space/ours.tar.zst", "space/theirs.tar.zst", "space/out"], "at least 2 x ours")
+        }, ["space/out"], "theirs at least 2 x ours")
         once([NSFERRY, "diff", "space/ours.tar.zst", "space/theirs.tar.zst"])
         ours, theirs = os.path.getsize("space/ours.tar.zst"), os.path.getsize("space/theirs.tar.zst")
         print(f"  equal contents; {ours / MIB:.1f} MiB, theirs {theirs / MIB:.1f}")

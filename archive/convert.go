@@ -30,6 +30,7 @@ type ConvertOptions struct {
 	Format     Format // default Framed
 	Level      int    // as of CreateOptions
 	Workers    int
+	Header     func(blocks []byte) error // as of CreateOptions
 	// Temp makes an unnamed file, for the tar stream of an input that cannot be read at any place. Convert closes it.
 	Temp func() (*os.File, error)
 	// Progress, if not nil, is told how many bytes of the new tar stream are done.
@@ -43,7 +44,7 @@ func Convert(ctx context.Context, in *os.File, out io.Writer, o ConvertOptions) 
 	c := &converter{ConvertOptions: &o}
 	c.o = &CreateOptions{
 		ScanOptions: ScanOptions{Policy: o.Policy, Exclude: o.Exclude, ClampMTime: o.ClampMTime},
-		Format:      o.Format, Level: o.Level, Workers: o.Workers, Progress: o.Progress,
+		Format:      o.Format, Level: o.Level, Workers: o.Workers, Header: o.Header, Progress: o.Progress,
 	}
 	if err := c.o.check(); err != nil {
 		return sum, err

@@ -43,6 +43,8 @@ type CreateOptions struct {
 	Record *statindex.Writer
 	// Explain also says in Summary.Reuse why frames were not copied, which takes time and memory to find out.
 	Explain bool
+	// Header, if not nil, is asked about the header blocks of every entry; what it says ends Create.
+	Header func(blocks []byte) error
 	// Progress, if not nil, is told how many bytes of the tar stream are done. It is called in one goroutine.
 	Progress func(raw int64)
 }
@@ -181,6 +183,9 @@ func (c *creator) add(cut *cutter, path string, src *source) error {
 		h.Comment = Mark
 	}
 	bytes, err := c.sink.header(h)
+	if err == nil && c.o.Header != nil {
+		err = c.o.Header(bytes)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

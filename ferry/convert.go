@@ -38,7 +38,7 @@ func Convert(ctx context.Context, in *os.File, out string, o ConvertOptions) (ar
 	if err := o.Target.apply(&o.Policy, &o.Exclude); err != nil {
 		return archive.Summary{}, err
 	}
-	return publish(ctx, out, appearance{o.Mode, o.Replace, o.Format, o.Target, o.Workers}, func(f *os.File) (archive.Summary, error) {
+	return publish(ctx, out, appearance{o.Mode, o.Replace, o.Format, o.Target}, func(f *os.File) (archive.Summary, error) {
 		return convertTo(ctx, in, f, filepath.Dir(out), o)
 	})
 }
@@ -51,7 +51,7 @@ func ConvertTo(ctx context.Context, in, out *os.File, o ConvertOptions) (archive
 func convertTo(ctx context.Context, in, out *os.File, temp string, o ConvertOptions) (archive.Summary, error) {
 	sum, err := archive.Convert(ctx, in, out, archive.ConvertOptions{
 		Member: o.Member, Policy: o.Policy, Exclude: o.Exclude, Top: o.Top, KeepTop: o.KeepTop, ClampMTime: o.ClampMTime,
-		Format: o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: o.Progress,
+		Format: o.Format, Level: o.Level, Workers: Workers(o.Workers), Header: o.Target.header(), Progress: o.Progress,
 		Temp: func() (*os.File, error) { return unnamed(temp) },
 	})
 	if err != nil {

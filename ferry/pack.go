@@ -93,7 +93,7 @@ func NewOutput(out string, o PackOptions) (*Output, error) {
 	if err := o.Target.apply(&o.Policy, &o.Exclude); err != nil {
 		return nil, err
 	}
-	p, err := newPending(out, appearance{o.Mode, o.Replace, o.Format, o.Target, o.Workers})
+	p, err := newPending(out, appearance{o.Mode, o.Replace, o.Format, o.Target})
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +161,7 @@ func (a packArgs) create(ctx context.Context, in *userns.Inner, root *os.File) (
 	o := a.Options
 	c := archive.CreateOptions{
 		ScanOptions: archive.ScanOptions{IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, CrossMounts: o.CrossMounts, ClampMTime: o.ClampMTime},
-		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Progress: report(in), Explain: o.Explain,
+		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Header: o.Target.header(), Progress: report(in), Explain: o.Explain,
 	}
 	x := a.At.open(root, in.Files, &o.Increment, &c)
 	sum, err := archive.Create(ctx, root, in.Files[0], c)

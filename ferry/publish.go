@@ -18,7 +18,6 @@ type appearance struct {
 	Replace bool
 	Format  archive.Format
 	Target  Target
-	Workers int
 }
 
 // pending is an archive that has no name before it is whole. It is the caller's by birth. Abort it.
@@ -57,7 +56,7 @@ func (p *pending) publish(ctx context.Context, sum archive.Summary) error {
 	if err := Whole(p.File(), sum, p.as.Format); err != nil {
 		return fmt.Errorf("%s: %w", p.path, err)
 	}
-	if _, err := p.as.Target.Check(ctx, p.File(), filepath.Base(p.path), p.as.Workers); err != nil {
+	if err := p.as.Target.written(p.File(), filepath.Base(p.path)); err != nil {
 		return fmt.Errorf("%s: %w", p.path, err)
 	}
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing

@@ -14,7 +14,7 @@ import (
 type Target string
 
 // Sbuild is sbuild's unshare chroot: the archive has no device entries, no packages of apt's cache, and none of isar-apt, and it
-// gets its name after package sbuild has found nothing.
+// gets its name after package sbuild has found nothing: in the headers as they are written, and in the file's beginning.
 const Sbuild Target = "sbuild"
 
 // sbuildExcludes are what a chroot for builds does not need (isar, sbuildchroot_deploy).
@@ -36,6 +36,26 @@ func (t Target) apply(p *archive.Policy, x *archive.Excludes) error {
 		return nil
 	}
 	return fmt.Errorf("unknown target %q", t)
+}
+
+// header is what archive.CreateOptions.Header has to be.
+func (t Target) header() func(blocks []byte) error {
+	if t == Sbuild {
+		return sbuild.CheckHeader
+	}
+	return nil
+}
+
+// written checks an archive whose headers were checked when they were written.
+func (t Target) written(f *os.File, name string) error {
+	if t == "" {
+		return nil
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return sbuild.CheckOutside(f, st.Size(), name)
 }
 
 // Check demands that the archive in, which is or will be called name, is one for the target.

@@ -8,11 +8,13 @@ package sbuild
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
 	"strings"
 
+	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/zframe"
 )
 
@@ -46,17 +48,68 @@ var suffixes = map[string]zframe.Kind{
 	"xz": zframe.KindXz, "txz": zframe.KindXz, "zst": zframe.KindZstd,
 }
 
-// Check reads all of the tarball in, which has size bytes and is, or will be, called name. What breaks a rule is an *Error, another error
-// that it cannot be read. in stays the caller's.
+// Check reads all of the tarball in, which has size bytes and is, or will be, called name. What breaks a rule is an *Error,
+// another error that it cannot be read. in stays the caller's.
 func Check(ctx context.Context, in io.ReaderAt, size int64, name string, workers int) (Tarball, error) {
 	c := &checker{ctx: ctx}
-	kind, err := zframe.Sniff(in)
+	kind, err := c.outside(in, size, name)
 	if err != nil {
 		return Tarball{}, err
 	}
+	if kind == zframe.KindUnknown {
+		return Tarball{}, c.result()
+	}
+	stream, _, err := zframe.Decompress(io.NewSectionReader(in, 0, size), zframe.Options{Workers: workers})
+	if err != nil {
+		return Tarball{}, err
+	}
+	defer stream.Close()
+	if err := c.stream(stream); err != nil {
+		return Tarball{}, err
+	}
+	return Tarball{kind.String(), c.entries}, c.result()
+}
+
+// CheckOutside checks what can be known without reading all: size, first bytes, name. Who has asked CheckHeader about every entry
+// that he has written needs no more.
+func CheckOutside(in io.ReaderAt, size int64, name string) error {
+	c := &checker{}
+	if _, err := c.outside(in, size, name); err != nil {
+		return err
+	}
+	return c.result()
+}
+
+// CheckHeader checks the headers of one entry, extension headers and their texts included.
+func CheckHeader(blocks []byte) error {
+	c := &checker{ctx: context.Background()}
+	for len(blocks) >= tarfmt.BlockSize {
+		b := [tarfmt.BlockSize]byte(blocks)
+		size, err := c.header(&b)
+		if err != nil {
+			return err
+		}
+		if blocks = blocks[tarfmt.BlockSize:]; len(blocks) == 0 {
+			break // the entry's own header; its data are elsewhere
+		}
+		if end := size + tarfmt.Padding(size); size > int64(len(blocks)) || end > int64(len(blocks)) {
+			return errors.New("sbuild: internal error: headers that end within a text")
+		}
+		c.extension(b[156], blocks[:size])
+		blocks = blocks[size+tarfmt.Padding(size):]
+	}
+	return c.result()
+}
+
+// outside checks size, first bytes and name.
+func (c *checker) outside(in io.ReaderAt, size int64, name string) (zframe.Kind, error) {
+	kind, err := zframe.Sniff(in)
+	if err != nil {
+		return kind, err
+	}
 	var head [4]byte
 	if n, err := in.ReadAt(head[:], 0); n < len(head) && err != io.EOF {
-		return Tarball{}, err
+		return kind, err
 	}
 	if size < leastSize {
 		c.broken("", "%d bytes, and sbuild reads at least %d", size, leastSize)
@@ -71,18 +124,7 @@ func Check(ctx context.Context, in io.ReaderAt, size int64, name string, workers
 	if want != kind {
 		c.broken("", "it is %s, and sbuild takes it for %s by its name", kind, want)
 	}
-	if kind == zframe.KindUnknown {
-		return Tarball{}, c.result()
-	}
-	stream, _, err := zframe.Decompress(io.NewSectionReader(in, 0, size), zframe.Options{Workers: workers})
-	if err != nil {
-		return Tarball{}, err
-	}
-	defer stream.Close()
-	if err := c.stream(stream); err != nil {
-		return Tarball{}, err
-	}
-	return Tarball{kind.String(), c.entries}, c.result()
+	return kind, nil
 }
 
 // maxBroken is how many rules, each with an entry, a message names.

@@ -114,3 +114,22 @@ func TestCheckTruncated(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckHeader finds in an entry's headers alone what Check finds in a tarball.
+func TestCheckHeader(t *testing.T) {
+	huge := record("size", "8589934592")
+	for says, blocks := range map[string][]byte{
+		"":              append(append(block("././@LongLink", 'L', 4, nil), padded("./a\x00")...), block("a", '0', 7000, nil)...),
+		"a device node": block("./null", '3', 0, nil),
+		`"a": the name`: block("a", '0', 0, nil),
+		"8 GiB":         append(append(block("x", 'x', len(huge), nil), padded(huge)...), block("./a", '0', 0, nil)...),
+		"internal":      block("x", 'x', 5, nil)[:512:512],
+	} {
+		if says == "internal" {
+			blocks = append(blocks, make([]byte, 1)...)
+		}
+		if err := CheckHeader(blocks); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("error %v, want one that says %q", err, says)
+		}
+	}
+}
