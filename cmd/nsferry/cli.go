@@ -62,12 +62,18 @@ func (g *Globals) Validate() error {
 	return nil
 }
 
-// runOnly is the part of the grammar that `nsferry run …` needs. kong takes milliseconds to build all of it, and builders enter a
-// namespace hundreds of times.
+// runOnly and debsOnly are the parts of the grammar that `nsferry run …` and `nsferry debs …` need. kong takes milliseconds to build all of
+// it, and builders call these hundreds of times.
 type runOnly struct {
 	Globals
 
 	Run runCmd `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
+}
+
+type debsOnly struct {
+	Globals
+
+	Debs debsCmd `cmd:"" group:"cache" help:"A cache of Debian packages: lend them to rootfs trees, take what they have downloaded."`
 }
 
 // newParser builds the grammar that args need. Output of --help and --version goes to out; exit is called instead of
@@ -80,9 +86,15 @@ func newParser(args []string, out *Out, exit func(int)) (*kong.Kong, *Globals, e
 	var all cli
 	grammar, g := any(&all), &all.Globals
 	// A configuration file is checked against the whole grammar.
-	if len(args) > 0 && args[0] == "run" && len(config) == 0 {
-		var some runOnly
-		grammar, g = &some, &some.Globals
+	if len(args) > 0 && len(config) == 0 {
+		switch args[0] {
+		case "run":
+			var some runOnly
+			grammar, g = &some, &some.Globals
+		case "debs":
+			var some debsOnly
+			grammar, g = &some, &some.Globals
+		}
 	}
 	parser, err := kong.New(grammar,
 		kong.Name("nsferry"),

@@ -60,11 +60,9 @@ func closureOf(dir *os.File, names []string) ([]string, error) {
 		if !isList(name) {
 			continue
 		}
-		text, err := readList(dir, name)
-		if err != nil {
+		if err := eachPart(dir, name, g.add); err != nil {
 			return nil, fmt.Errorf("%s/%s: %w", dir.Name(), name, err)
 		}
-		g.add(text)
 	}
 	return g.reach(names), nil
 }
@@ -75,7 +73,7 @@ type graph struct {
 	provides map[string][]string // by the virtual name
 }
 
-func (g *graph) add(list []byte) {
+func (g *graph) add(list []byte) error {
 	for len(list) > 0 {
 		stanza, rest, _ := bytes.Cut(list, []byte("\n\n"))
 		list = rest
@@ -87,6 +85,7 @@ func (g *graph) add(list []byte) {
 			g.provides[virtual] = append(g.provides[virtual], f[0])
 		}
 	}
+	return nil
 }
 
 // relations returns the package names in a relationship field (deb-control(7)): "a (>= 1) | b:any, c [amd64]".

@@ -115,10 +115,7 @@ func readLists(ctx context.Context, dir *os.File, names []string) (Index, error)
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			list, err := readList(dir, name)
-			if err == nil {
-				err = parts[i].add(list, wanted)
-			}
+			err := eachPart(dir, name, func(list []byte) error { return parts[i].add(list, wanted) })
 			if err != nil {
 				return fmt.Errorf("%s/%s: %w", dir.Name(), name, err)
 			}
@@ -139,42 +136,56 @@ func readLists(ctx context.Context, dir *os.File, names []string) (Index, error)
 	return x, nil
 }
 
-// readList reads one list, unpacked.
-func readList(dir *os.File, name string) ([]byte, error) {
-	f, err := openRegular(dir, name)
+// eachPart unpacks one list and calls f with runs of whole stanzas of it, in a buffer that is used again.
+func eachPart(dir *os.File, name string, f func([]byte) error) error {
+	file, err := openRegular(dir, name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil || st.Size() == 0 {
-		return nil, err
-	}
-	if st.Size() > maxList {
-		return nil, fmt.Errorf("%d bytes are too many for a list", st.Size())
-	}
-	br := bufio.NewReader(f)
-	var r io.Reader
+	defer file.Close()
+	br := bufio.NewReader(file)
+	var r io.Reader = br
 	switch head, _ := br.Peek(4); { // what is shorter is a list of nothing
+	case len(head) == 0:
+		return nil
 	case bytes.Equal(head, []byte{0x04, 0x22, 0x4d, 0x18}):
 		r = lz4.NewReader(br)
-	case len(head) > 0 && (head[0] == 'P' || head[0] == '\n' || alphanumeric(head[0]) && !bytes.HasPrefix(head, []byte("BZh"))):
-		list := make([]byte, st.Size())
-		_, err := io.ReadFull(io.NewSectionReader(f, 0, st.Size()), list)
-		return list, err
-	default:
+	case head[0] != '\n' && !alphanumeric(head[0]) || bytes.HasPrefix(head, []byte("BZh")):
 		raw, _, err := zframe.Decompress(br, zframe.Options{Workers: 1, MaxRaw: maxList})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer raw.Close()
 		r = raw
 	}
-	list, err := io.ReadAll(io.LimitReader(r, maxList+1))
-	if err == nil && len(list) > maxList {
-		err = fmt.Errorf("more than %d bytes are too many for a list", maxList)
+	return eachRun(io.LimitReader(r, maxList), f)
+}
+
+// eachRun calls f with runs of whole stanzas.
+func eachRun(r io.Reader, f func([]byte) error) error {
+	buf := make([]byte, 512<<10)
+	for n := 0; ; {
+		m, err := io.ReadFull(r, buf[n:])
+		n += m
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return f(buf[:n])
+		}
+		if err != nil {
+			return err
+		}
+		end := bytes.LastIndex(buf, []byte("\n\n")) + 2
+		if end < 2 { // one stanza that is longer
+			if len(buf) >= 64<<20 {
+				return fmt.Errorf("a stanza of more than %d bytes", len(buf))
+			}
+			buf = append(buf, make([]byte, len(buf))...)
+			continue
+		}
+		if err := f(buf[:end]); err != nil {
+			return err
+		}
+		n = copy(buf, buf[end:])
 	}
-	return list, err
 }
 
 // openRegular opens a regular file of a directory that others may change at any time: it follows nothing and waits for nothing.

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,5 +120,22 @@ func TestLists(t *testing.T) {
 		if len(only) != 1 || len(only[b.Package]) != 1 {
 			t.Errorf("%s: asked for bb: %v", kind, only)
 		}
+	}
+}
+
+// TestLongLists: stanzas that cross the borders of what is read at once are found, and a very long one too.
+func TestLongLists(t *testing.T) {
+	var all []sample
+	for i := range 9000 {
+		all = append(all, sample{Package{fmt.Sprintf("p%d", i), "1", "all"}, nil})
+	}
+	text := packages(all...)
+	text = text[:len(text)/2] + strings.Replace(text[len(text)/2:], "\n more\n", "\n "+strings.Repeat("more ", 300<<10)+"\n", 1)
+	dir := t.TempDir()
+	check(t, os.WriteFile(filepath.Join(dir, "Packages"), []byte(text), 0o644))
+	x, err := readListsAt(t.Context(), dir, nil)
+	check(t, err)
+	if len(x) != len(all) {
+		t.Errorf("%d of %d packages", len(x), len(all))
 	}
 }
