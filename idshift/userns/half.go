@@ -54,7 +54,7 @@ func (h Half[A, R]) name() string { return h.Name }
 
 func (h Half[A, R]) serve(ctx context.Context, in *Inner, raw json.RawMessage) (any, error) {
 	var args A
-	if err := json.Unmarshal(raw, &args); err != nil {
+	if err := unmarshal(raw, &args); err != nil {
 		return nil, fmt.Errorf("%s: arguments: %w", h.Name, err)
 	}
 	return h.Func(ctx, in, args)
@@ -71,7 +71,7 @@ func (h Half[A, R]) Run(ctx context.Context, e *Env, args A, progress func(json.
 		return h.direct(ctx, args, progress, files)
 	}
 	var result R
-	raw, err := json.Marshal(args)
+	raw, err := marshal(args)
 	if err != nil {
 		return result, fmt.Errorf("%s: arguments: %w", h.Name, err)
 	}
@@ -80,7 +80,7 @@ func (h Half[A, R]) Run(ctx context.Context, e *Env, args A, progress func(json.
 	if err != nil {
 		return result, err
 	}
-	if err := json.Unmarshal(out, &result); err != nil {
+	if err := unmarshal(out, &result); err != nil {
 		return result, fmt.Errorf("%s: result: %w", h.Name, err)
 	}
 	return result, nil
@@ -92,7 +92,7 @@ func (h Half[A, R]) direct(ctx context.Context, args A, progress func(json.RawMe
 	if progress != nil {
 		serial := make(chan struct{}, 1)
 		in.report = func(v any) error {
-			raw, err := json.Marshal(v)
+			raw, err := marshal(v)
 			if err != nil {
 				return err
 			}

@@ -39,7 +39,7 @@ func (e *Env) tidy(s Spec, init *child) (*child, error) {
 	} else {
 		var args janitorArgs
 		args.Mounts, plan.files = packMounts(s.Mounts, plan.files)
-		if plan.start.Args, err = json.Marshal(args); err != nil {
+		if plan.start.Args, err = marshal(args); err != nil {
 			return nil, err
 		}
 	}
@@ -93,7 +93,7 @@ func serveJanitor(halves []Registered, up *upLink, dec *json.Decoder, start star
 	}
 	err := func() error {
 		var args janitorArgs
-		if err := json.Unmarshal(start.Args, &args); err != nil {
+		if err := unmarshal(start.Args, &args); err != nil {
 			return err
 		}
 		if err := os.Chdir("/"); err != nil { // pin nobody's mount

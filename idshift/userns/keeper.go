@@ -24,7 +24,7 @@ type Keeper struct {
 
 // Keeper returns h as the keeper of a run. The files are passed in order and stay the caller's.
 func (h Half[A, R]) Keeper(args A, files ...*os.File) (*Keeper, error) {
-	raw, err := json.Marshal(args)
+	raw, err := marshal(args)
 	if err != nil {
 		return nil, fmt.Errorf("%s: arguments: %w", h.Name, err)
 	}
@@ -53,7 +53,7 @@ func serveKeeper(halves []Registered, up *upLink, dec *json.Decoder, start start
 			return nil
 		},
 		report: func(v any) error {
-			raw, err := json.Marshal(v)
+			raw, err := marshal(v)
 			if err != nil {
 				return err
 			}

@@ -40,9 +40,14 @@ func serve(halves []Registered) int {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	unix.CloseOnExec(controlFD)
 	dec := json.NewDecoder(up.f)
+	var line json.RawMessage
 	var start startMessage
-	if err := dec.Decode(&start); err != nil {
+	if err := dec.Decode(&line); err != nil {
 		return ExitFailed // the outer process gave up, and says why itself
+	}
+	if err := unmarshal(line, &start); err != nil {
+		_ = up.send(upMessage{Error: remote(err)})
+		return ExitFailed
 	}
 	if err := closeStray(controlFD + 1 + len(start.Files)); err != nil {
 		_ = up.send(upMessage{Error: remote(err)})
@@ -129,7 +134,7 @@ func serveHalf(halves []Registered, up *upLink, dec *json.Decoder, start startMe
 	in := &Inner{Files: files}
 	if start.Progress {
 		in.report = func(v any) error {
-			raw, err := json.Marshal(v)
+			raw, err := marshal(v)
 			if err != nil {
 				return err
 			}
@@ -155,7 +160,7 @@ func answer(up *upLink, name string, v any, err error) int {
 	m := upMessage{}
 	if err != nil {
 		m.Error = remote(err)
-	} else if raw, err := json.Marshal(v); err != nil {
+	} else if raw, err := marshal(v); err != nil {
 		m.Error = remote(fmt.Errorf("%s: result: %w", name, err))
 	} else {
 		m.Result = bytes.TrimSpace(raw)

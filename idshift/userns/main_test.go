@@ -22,7 +22,7 @@ import (
 const runnerVar = "USERNS_TEST_RUN"
 
 func TestMain(m *testing.M) {
-	Main(whoami, echo, fails, waits, panics, dies, upper, crossing, mounting, listRest, closeDir)
+	Main(whoami, echo, fails, waits, panics, dies, upper, crossing, mounting, listRest, closeDir, wire)
 	if os.Args[0] == "probe" {
 		os.Exit(lookAround())
 	}

@@ -208,7 +208,7 @@ func (c *child) launch() error {
 
 // send writes one line down.
 func (c *child) send(m any) error {
-	line, err := json.Marshal(m)
+	line, err := marshal(m)
 	if err != nil {
 		return err
 	}
