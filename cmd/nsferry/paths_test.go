@@ -27,7 +27,7 @@ func TestTargets(t *testing.T) {
 			{args: do("unpack good.tar good.tar/new"), status: 1, says: `good.tar: not a directory`},
 			{args: do("pack tree -o good.tar/new.tar"), status: 1, says: `good.tar: not a directory`},
 			{args: do("pack good.tar -o new.tar"), status: 1, says: `good.tar: not a directory`},
-			{args: do("run --rootfs good.tar -- /bin/true"), status: 125, says: `good.tar: not a directory`},
+			{args: do("run --rootfs good.tar/tree -- /bin/true"), status: 125, says: `good.tar.*: not a directory`},
 		}},
 		{"target is taken", place{Setup: "ln -s nowhere dangling; mkdir full empty; touch full/x; chown $U:$U full full/x empty"}, []outcome{
 			{args: do("unpack good.tar good.tar"), status: 1, says: `not a directory`},

@@ -85,12 +85,12 @@ func (c *runCmd) openArchive(ctx context.Context, t *throwaway, out *Out) error 
 		return err
 	}
 	s, err := sstate.OpenStore(dir, key, store.Options{Note: out.Note})
-	if err != nil {
-		return err
+	var entry *store.Object
+	if err == nil {
+		entry, err = s.Get(ctx, key)
 	}
-	entry, err := s.Get(ctx, key)
-	if err != nil {
-		return fmt.Errorf("%s is no file here either: %w", c.Rootfs, err)
+	if err != nil { // 3 for a miss could be the command's own status
+		return ownError{fmt.Errorf("%s: no such file or directory, nor an entry of the store: %w", c.Rootfs, err), userns.ExitOwn}
 	}
 	t.archive, t.undo = entry.File, append(t.undo, entry.Close)
 	return nil
