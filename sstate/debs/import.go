@@ -141,10 +141,7 @@ func (m *importer) run(ctx context.Context, env EnvFunc, dl, root string) (err e
 	if m.rootfs, err = openRootfs(root, env); err != nil {
 		return err
 	}
-	if m.there, err = m.dl.list(ctx); err != nil {
-		return err
-	}
-	if m.archives, m.entered, err = ask(ctx, m.rootfs, listHalf, restArgs{m.rootfs.rest}); err != nil {
+	if m.archives, m.entered, m.there, err = listBoth(ctx, m.rootfs, m.dl); err != nil {
 		return err
 	}
 	needed, err := m.Needed.filter(ctx, m.rootfs, m.Lists)
