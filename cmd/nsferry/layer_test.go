@@ -117,7 +117,11 @@ func (k *isarTask) furnish(t *testing.T, tarball string) {
 		must(t, os.MkdirAll(k.path(dir), 0o755))
 	}
 	lockrun := "#!/bin/sh\n# -r -f LOCK -c COMMAND\nexec flock -s \"$3\" sh -c \"$5\"\n"
-	apt := "#!/bin/sh\n[ $1 = -q ] && [ \"$2\" != update ] && echo \"$@\" >>apt.log\nexit 0\n"
+	const apt = `#!/bin/sh
+[ "$2" != update ] || exit 0
+cp /work/tool_1_all.deb /var/cache/apt/archives
+{ echo "$@"; [ ! -e /debs ] || head -c 7 /var/cache/apt/archives/cached_1_all.deb; } >>apt.log
+`
 	must(t, os.WriteFile(k.path("lockrun.py"), []byte(lockrun), 0o755))
 	must(t, os.WriteFile(k.path("apt-get"), []byte(apt), 0o755))
 	must(t, os.Chmod(k.path("apt-get"), 0o755))
@@ -163,20 +167,23 @@ func (k *isarTask) rootfs(t *testing.T) {
 	}
 }
 
+// deb builds a package.
+func (k *isarTask) deb(t *testing.T, name, version, file string) {
+	t.Helper()
+	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: test <test@localhost>\nDescription: test\n", name, version)
+	must(t, os.MkdirAll(k.path(name+"/DEBIAN"), 0o755))
+	must(t, os.WriteFile(k.path(name+"/DEBIAN/control"), []byte(control), 0o644))
+	if out, err := exec.Command("dpkg-deb", "-Znone", "--root-owner-group", "--build", k.path(name), k.path(file)).CombinedOutput(); err != nil {
+		t.Fatalf("dpkg-deb: %v\n%s", err, out)
+	}
+}
+
 // debs: rows 7 to 9; what the local repository has stays there, also with an epoch.
 func (k *isarTask) debs(t *testing.T) {
 	t.Helper()
-	deb := func(name, version, file string) {
-		control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: test <test@localhost>\nDescription: test\n", name, version)
-		must(t, os.MkdirAll(k.path(name+"/DEBIAN"), 0o755))
-		must(t, os.WriteFile(k.path(name+"/DEBIAN/control"), []byte(control), 0o644))
-		if out, err := exec.Command("dpkg-deb", "-Znone", "--root-owner-group", "--build", k.path(name), k.path(file)).CombinedOutput(); err != nil {
-			t.Fatalf("dpkg-deb: %v\n%s", err, out)
-		}
-	}
-	deb("cached", "1", "dl/debian-bookworm/cached_1_all.deb")
-	deb("local", "1:2", "repo/debian/local_2_all.deb")
-	deb("fresh", "1:3", "here/fresh_1%3a3_all.deb")
+	k.deb(t, "cached", "1", "dl/debian-bookworm/cached_1_all.deb")
+	k.deb(t, "local", "1:2", "repo/debian/local_2_all.deb")
+	k.deb(t, "fresh", "1:3", "here/fresh_1%3a3_all.deb")
 	for _, root := range []string{"work/rootfs", "work/stage"} { // a rootfs; what mmdebstrap and sbuild are given in the place of one
 		k.call(t, "deb_dl_dir_import", "", k.path(root), "debian-bookworm")
 		k.inside(t, "ls "+root+"/var/cache/apt/archives/cached_1_all.deb")
@@ -240,6 +247,7 @@ func (k *isarTask) chroot(t *testing.T) {
 	must(t, os.RemoveAll(k.path("work")))
 	must(t, os.Mkdir(k.path("work"), 0o700))
 	k.call(t, "nsferry_parent", "", k.path("work"))
+	k.deb(t, "tool", "1", "work/tool_1_all.deb")
 
 	script := k.script(t, "imager_run_unshare", "INSTALL_image_test=wic-tools", "BOM_image_test=dpkg bash")
 	out, err := k.task(t, script, "pwd; tee /work/image; id -u\nfrom standard input\n", "-p", "-d", "/work", "-u", "root", "--", "/bin/sh", "-c", "read x; cat >/work/image; echo done >/tool")
@@ -249,11 +257,14 @@ func (k *isarTask) chroot(t *testing.T) {
 	if got := k.inside(t, "cat work/image"); got != "from standard input\n" {
 		t.Errorf("image: %q", got)
 	}
+	if _, err := os.Stat(k.path("dl/debian-bookworm/tool_1_all.deb")); err != nil {
+		t.Error(err)
+	}
 	manifest, err := os.ReadFile(k.path("work/imager.manifest"))
 	if err != nil || !strings.Contains(string(manifest), "|bash:amd64|") || strings.Count(string(manifest), "\n") != 2 {
 		t.Errorf("manifest: %q, %v", manifest, err)
 	}
-	if out, err = k.task(t, script, "[ ! -e /tool ] && cat apt.log && exit 5\n", "-p"); err == nil || !strings.Contains(out, "install wic-tools") {
+	if out, err = k.task(t, script, "[ ! -e /tool ] && cat apt.log && exit 5\n", "-p"); err == nil || !strings.Contains(out, "install wic-tools\n!<arch>") {
 		t.Errorf("a here-document that fails: %v\n%s", err, out)
 	}
 	k.call(t, "fetch_common_source_unshare", "")

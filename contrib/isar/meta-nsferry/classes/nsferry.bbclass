@@ -120,10 +120,11 @@ imager_run_unshare:forcevariable() {
     E="${@isar_export_proxies(d)}"
 
     ${NSFERRY} rm -f "${debs}"
-    deb_dl_dir_import "${debs}" "${distro}"
+    mkdir -p "${DEBDIR}/${distro}"
+    nsferry_parent "${debs}/var/cache/apt/archives"
     # Local packages are read under the repository's lock, which is passed on as descriptor 9; 8 becomes the manifest.
     ${NSFERRY} run --rootfs "${SBUILD_CHROOT}" --ephemeral --apt ${@nsferry_binds(d, d.getVar('SCHROOT_MOUNTS'))} \
-        --bind "${debs}/var/cache/apt/archives:/var/cache/apt/archives" --keep-fd 9 --output 8:"${WORKDIR}/imager.manifest" --force \
+        --bind "${DEBDIR}/${distro}:/debs:ro" --bind "${debs}/var/cache/apt/archives:/debs-new" --keep-fd 9 --output 8:"${WORKDIR}/imager.manifest" --force \
         --env "INSTALL=${install}" --env "BOM=${bom}" \
         -- /bin/sh -c "$script" imager "$@" 9>>"${REPO_ISAR_DIR}/isar.lock"
     [ -n "${bom}" ] || rm -f "${WORKDIR}/imager.manifest"
