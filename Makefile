@@ -18,6 +18,8 @@ demo: build
 	sh .ci/demo ./nsferry
 bench: build
 	sh .ci/bench ./nsferry
+e2e e2e-isar bench-e2e: build
+	sh .ci/$@ ./nsferry $(ISAR)
 soak:
 	SOAK=1 bash .ci/test -run 'Soak|Crash' -timeout 4h
 fuzz:
@@ -34,4 +36,4 @@ install: build
 clean:
 	rm -rf nsferry build
 
-.PHONY: build check test test-quick demo bench soak fuzz cover install clean
+.PHONY: build check test test-quick demo bench e2e e2e-isar bench-e2e soak fuzz cover install clean

@@ -37,6 +37,9 @@ func Remove(ctx context.Context, e *userns.Env, path string, o RemoveOptions) (t
 		return tree.Removed{}, err
 	}
 	parent, rest, name, err := OpenParent(path)
+	if errors.Is(err, fs.ErrNotExist) && o.Force {
+		return tree.Removed{}, nil
+	}
 	if err != nil {
 		return tree.Removed{}, err
 	}
@@ -63,6 +66,9 @@ func removable(path string) error {
 // removeHalf gets the directory that the path is in.
 var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: func(ctx context.Context, in *userns.Inner, a removeArgs) (r tree.Removed, err error) {
 	parent, err := OpenParentDir(in.Files[0], a.Rest, a.As)
+	if errors.Is(err, fs.ErrNotExist) && a.Options.Force {
+		return r, nil
+	}
 	if err != nil {
 		return r, err
 	}

@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -80,7 +81,7 @@ func TestDoctorBlames(t *testing.T) {
 	}
 }
 
-// TestDoctorDocumented wants every id of a finding in docs/DOCTOR.md, and every id there in the code.
+// TestDoctorDocumented wants every id of a finding in docs/DOCTOR.md, and in the page that tells what to do.
 func TestDoctorDocumented(t *testing.T) {
 	isID := regexp.MustCompile(`^(userns|subid|path|mode|map|root)\.[a-z]+(\.[a-z]+)?$|^user\.(name|lookup)$|^(newuidmap|newgidmap|nesting|lsm|overlay|proc|map|options)(\.[a-z]+)?$`)
 	inCode := map[string]bool{}
@@ -110,6 +111,12 @@ func TestDoctorDocumented(t *testing.T) {
 	for id := range inCode {
 		if !documented[id] {
 			t.Errorf("%s is not in docs/DOCTOR.md", id)
+		}
+	}
+	trouble := read(t, "docs/TROUBLESHOOTING.md")
+	for id := range documented {
+		if !strings.Contains(trouble, "`"+id+"`") {
+			t.Errorf("%s is not in docs/TROUBLESHOOTING.md", id)
 		}
 	}
 	if len(documented) < 25 {
