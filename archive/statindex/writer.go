@@ -115,11 +115,17 @@ func (w *Writer) old(st *unix.Statx_t) bool {
 	if s := st.Ctime.Sec; s < 0 || s > math.MaxInt64/int64(1e9)-1 {
 		return false
 	}
+	return Settled(st.Ctime.Sec*1e9+int64(st.Ctime.Nsec), w.head.begun)
+}
+
+// Settled tells whether a time that an inode was stamped with is so clearly before begun, both in ns, that whatever changes
+// after begun gets another one.
+func Settled(stamp, begun int64) bool {
 	need := int64(margin)
-	if st.Ctime.Nsec == 0 {
+	if stamp%1e9 == 0 {
 		need = coarseMargin
 	}
-	return st.Ctime.Sec*1e9+int64(st.Ctime.Nsec)+need < w.head.begun
+	return begun-need > stamp
 }
 
 // Young returns how many inodes had changed too lately to be recorded.

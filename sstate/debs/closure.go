@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -39,7 +40,7 @@ func closure(ctx context.Context, r *rootfs, lists string, names []string) (map[
 		defer dir.Close()
 		all, err = closureOf(dir, names)
 	} else {
-		all, _, err = ask(ctx, r, closureHalf, listsArgs{r.rest, names})
+		all, _, err = ask(ctx, r, closureHalf, listsArgs{Rest: r.rest, Names: names})
 	}
 	set := make(map[string]bool, len(all))
 	for _, n := range all {
@@ -60,7 +61,7 @@ func closureOf(dir *os.File, names []string) ([]string, error) {
 		if !isList(name) {
 			continue
 		}
-		if err := eachPart(dir, name, g.add); err != nil {
+		if _, err := oneList(dir, name, func(r io.Reader) error { return eachPart(r, g.add) }); err != nil {
 			return nil, fmt.Errorf("%s/%s: %w", dir.Name(), name, err)
 		}
 	}

@@ -122,10 +122,7 @@ func newExporter(ctx context.Context, env EnvFunc, root, dl string, o ExportOpti
 	if x.dl, err = openCache(dl, o.Note); err != nil {
 		return nil, err
 	}
-	if x.archives, _, err = ask(ctx, x.rootfs, listHalf, restArgs{x.rootfs.rest}); err != nil {
-		return nil, err
-	}
-	if x.there, err = x.dl.list(ctx); err != nil {
+	if x.archives, _, x.there, err = listBoth(ctx, x.rootfs, x.dl); err != nil {
 		return nil, err
 	}
 	return x, nil

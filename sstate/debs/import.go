@@ -91,6 +91,9 @@ func Import(ctx context.Context, env EnvFunc, dl, root string, o ImportOptions) 
 	return m.sum, nil
 }
 
+// maxOpen is how many debs are open at once, and go to a half together; every process may open 1024 files.
+const maxOpen = 500
+
 // importer is one Import.
 type importer struct {
 	ImportOptions
@@ -99,9 +102,11 @@ type importer struct {
 	there    Listing // DL
 	archives Listing
 	entered  bool // archives were listed by a half in the namespace
-	index    Index
-	digests  *record
-	sum      Imported
+	// unsettled is what the archives are to be, and are not yet: the first half that places debs sees to it.
+	unsettled *settleArgs
+	index     Index
+	digests   *record
+	sum       Imported
 }
 
 func (m *importer) close() (err error) {
@@ -141,10 +146,7 @@ func (m *importer) run(ctx context.Context, env EnvFunc, dl, root string) (err e
 	if m.rootfs, err = openRootfs(root, env); err != nil {
 		return err
 	}
-	if m.there, err = m.dl.list(ctx); err != nil {
-		return err
-	}
-	if m.archives, m.entered, err = ask(ctx, m.rootfs, listHalf, restArgs{m.rootfs.rest}); err != nil {
+	if m.archives, m.entered, m.there, err = listBoth(ctx, m.rootfs, m.dl); err != nil {
 		return err
 	}
 	needed, err := m.Needed.filter(ctx, m.rootfs, m.Lists)
@@ -160,10 +162,14 @@ func (m *importer) run(ctx context.Context, env EnvFunc, dl, root string) (err e
 	if err != nil {
 		return err
 	}
-	if err := m.settle(ctx, e); err != nil {
+	if a := m.settleArgs(e); !m.settled(e, a) {
+		m.unsettled = &a
+	}
+	if err := m.apply(ctx, e, plan); err != nil || m.unsettled == nil {
 		return err
 	}
-	return m.apply(ctx, e, plan)
+	_, err = settleHalf.Run(ctx, e, *m.unsettled, nil, m.rootfs.root)
+	return err
 }
 
 func (m *importer) dry(plan []Step) {
@@ -183,8 +189,8 @@ func (m *importer) dry(plan []Step) {
 	}
 }
 
-// settle makes the archives what they are to be, if they are not.
-func (m *importer) settle(ctx context.Context, e *userns.Env) error {
+// settleArgs says what the archives are to be.
+func (m *importer) settleArgs(e *userns.Env) settleArgs {
 	a := settleArgs{Rest: m.rootfs.rest, Owner: ownerIn(e), Make: true, Mode: archivesMode}
 	switch m.Mode {
 	case Mode0777:
@@ -197,11 +203,7 @@ func (m *importer) settle(ctx context.Context, e *userns.Env) error {
 			a.Caller = e.Caller.UID
 		}
 	}
-	if m.settled(e, a) {
-		return nil
-	}
-	_, err := settleHalf.Run(ctx, e, a, nil, m.rootfs.root)
-	return err
+	return a
 }
 
 // settled tells whether the archives are already as a wants them.
@@ -240,7 +242,7 @@ func (m *importer) apply(ctx context.Context, e *userns.Env, plan []Step) error 
 	if m.index, err = lookUp(ctx, m.rootfs, m.Lists, packageNames(todo)); err != nil {
 		return err
 	}
-	for c := range slices.Chunk(todo, 200) {
+	for c := range slices.Chunk(todo, maxOpen) {
 		if err := m.bring(ctx, e, c); err != nil {
 			return err
 		}
@@ -271,7 +273,7 @@ func (m *importer) bring(ctx context.Context, e *userns.Env, steps []Step) error
 		return err
 	}
 	var good []Step
-	a := placeArgs{Rest: m.rootfs.rest, Owner: ownerIn(e), Link: m.Link, Workers: m.Workers}
+	a := placeArgs{Rest: m.rootfs.rest, Owner: ownerIn(e), Settle: m.unsettled, Link: m.Link, Workers: m.Workers}
 	passed := []*os.File{m.rootfs.root}
 	for i, s := range steps {
 		if errs[i] != nil {
@@ -289,6 +291,7 @@ func (m *importer) bring(ctx context.Context, e *userns.Env, steps []Step) error
 	if err != nil {
 		return err
 	}
+	m.unsettled = nil
 	return m.count(good, all)
 }
 

@@ -97,6 +97,15 @@ func (x Index) put(p Package, sum Sum) {
 	}
 }
 
+// merge adds what y has.
+func (x Index) merge(y Index) {
+	for p, sums := range y {
+		for _, s := range sums {
+			x.put(p, s)
+		}
+	}
+}
+
 // judge tells whether a file of that size and digest is what sums, not empty, say.
 func judge(sums []Sum, got Sum) error {
 	sizes := make([]string, 0, len(sums))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/archive/tree"
@@ -120,6 +121,14 @@ var listHalf = userns.Half[restArgs, Listing]{Name: "debs-list", Func: func(_ co
 	defer dir.Close()
 	return list(dir)
 }}
+
+// listBoth lists apt's archives in a rootfs, and tells whether a half in the namespace did that, and DL, both at once.
+func listBoth(ctx context.Context, r *rootfs, dl *cache) (archives Listing, entered bool, there Listing, err error) {
+	var group errgroup.Group
+	group.Go(func() (err error) { there, err = dl.list(ctx); return err })
+	archives, entered, err = ask(ctx, r, listHalf, restArgs{r.rest})
+	return archives, entered, there, errors.Join(err, group.Wait())
+}
 
 // openArchives opens apt's archives below root, symbolic links meaning what they mean inside.
 func openArchives(root *os.File) (*os.File, error) {

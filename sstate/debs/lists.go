@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/pierrec/lz4/v4"
 	"golang.org/x/sync/errgroup"
@@ -29,8 +32,9 @@ const aptLists = "var/lib/apt/lists"
 const maxList = 2 << 30
 
 type listsArgs struct {
-	Rest  string
-	Names []string // of packages
+	Rest   string
+	Names  []string // of packages
+	Digest bool     // only the digest of the lists
 }
 
 // entry is one line of an Index in a half's result.
@@ -40,46 +44,60 @@ type entry struct {
 	SHA256 string
 }
 
+type listsResult struct {
+	Digest  []byte
+	Entries []entry
+}
+
 // listsHalf looks packages up in the lists of a rootfs. Its file is the rootfs.
-var listsHalf = userns.Half[listsArgs, []entry]{Name: "debs-lists", Func: func(ctx context.Context, in *userns.Inner, a listsArgs) ([]entry, error) {
+var listsHalf = userns.Half[listsArgs, listsResult]{Name: "debs-lists", Func: func(ctx context.Context, in *userns.Inner, a listsArgs) (res listsResult, err error) {
 	root, err := userns.ReopenDir(in.Files[0], a.Rest)
 	if err != nil {
-		return nil, err
+		return res, err
 	}
 	defer root.Close()
 	fd, err := tree.NewRoot(root).OpenDir(aptLists)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		none := listsDigest(sha256.Sum256(nil))
+		return listsResult{Digest: none[:]}, nil
 	}
 	if err != nil {
-		return nil, err
+		return res, err
 	}
 	dir := os.NewFile(uintptr(fd), aptLists)
 	defer dir.Close()
-	x, err := readLists(ctx, dir, a.Names)
-	if err != nil {
-		return nil, err
+	var l found
+	if a.Digest {
+		l.digest, err = digestLists(ctx, dir)
+	} else {
+		l, err = readLists(ctx, dir, a.Names)
 	}
-	var all []entry
-	for p, sums := range x {
+	if err != nil {
+		return res, err
+	}
+	res.Digest = l.digest[:]
+	for p, sums := range l.index {
 		for _, s := range sums {
-			all = append(all, entry{p, s.Size, hex.EncodeToString(s.SHA256[:])})
+			res.Entries = append(res.Entries, entry{p, s.Size, hex.EncodeToString(s.SHA256[:])})
 		}
 	}
-	return all, nil
+	return res, nil
 }}
 
-// index undoes what listsHalf does to an Index.
-func index(all []entry) (Index, error) {
-	x := Index{}
-	for _, e := range all {
-		s := Sum{Size: e.Size}
-		if n, err := hex.Decode(s.SHA256[:], []byte(e.SHA256)); err != nil || n != len(s.SHA256) {
-			return nil, fmt.Errorf("package %s: bad digest %q", e.Package, e.SHA256)
-		}
-		x.put(e.Package, s)
+// found undoes what listsHalf does to what was found.
+func (r listsResult) found() (l found, err error) {
+	if copy(l.digest[:], r.Digest) != len(l.digest) {
+		return l, fmt.Errorf("bad digest of lists %x", r.Digest)
 	}
-	return x, nil
+	l.index = Index{}
+	for _, e := range r.Entries {
+		s, err := parseSum(strconv.FormatInt(e.Size, 10), e.SHA256)
+		if err != nil {
+			return l, fmt.Errorf("package %s: %w", e.Package, err)
+		}
+		l.index.put(e.Package, s)
+	}
+	return l, nil
 }
 
 // isList tells Packages and Sources files by their names: apt's own (…_Packages), a repository's (Packages), compressed or not.
@@ -90,8 +108,14 @@ func isList(name string) bool {
 	return name == "Packages" || name == "Sources" || strings.HasSuffix(name, "_Packages") || strings.HasSuffix(name, "_Sources")
 }
 
+// found is what lists say, and the digest of the very bytes that said it.
+type found struct {
+	index  Index
+	digest listsDigest
+}
+
 // readLists reads all Packages files of dir, for the named packages; nil is for all.
-func readLists(ctx context.Context, dir *os.File, names []string) (Index, error) {
+func readLists(ctx context.Context, dir *os.File, names []string) (found, error) {
 	var wanted map[string]bool
 	if names != nil {
 		wanted = make(map[string]bool, len(names))
@@ -99,51 +123,85 @@ func readLists(ctx context.Context, dir *os.File, names []string) (Index, error)
 			wanted[n] = true
 		}
 	}
-	files, err := tree.ReadNames(int(dir.Fd()))
+	var mu sync.Mutex
+	var parts []Index
+	digest, err := eachList(ctx, dir, func(list io.Reader) error {
+		part := Index{}
+		mu.Lock()
+		parts = append(parts, part)
+		mu.Unlock()
+		return eachPart(list, func(run []byte) error { return part.add(run, wanted) })
+	})
 	if err != nil {
-		return nil, err
+		return found{}, err
 	}
+	x := Index{}
+	for _, part := range parts {
+		x.merge(part)
+	}
+	return found{x, digest}, nil
+}
+
+// digestLists only reads them.
+func digestLists(ctx context.Context, dir *os.File) (listsDigest, error) {
+	return eachList(ctx, dir, func(io.Reader) error { return nil })
+}
+
+// eachList calls f with the raw bytes of each list of dir, some at once, and returns the digest of what f has, or could have, read.
+func eachList(ctx context.Context, dir *os.File, f func(io.Reader) error) (all listsDigest, err error) {
+	names, err := tree.ReadNames(int(dir.Fd()))
+	if err != nil {
+		return all, err
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return !isList(n) })
+	digests := make([][sha256.Size]byte, len(names))
 	var group errgroup.Group
 	group.SetLimit(2)
-	parts := make([]Index, len(files))
-	for i, name := range files {
-		if !isList(name) {
-			continue
-		}
-		parts[i] = Index{}
+	for i, name := range names {
 		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			err := eachPart(dir, name, func(list []byte) error { return parts[i].add(list, wanted) })
-			if err != nil {
+			var err error
+			if digests[i], err = oneList(dir, name, f); err != nil {
 				return fmt.Errorf("%s/%s: %w", dir.Name(), name, err)
 			}
 			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return all, err
 	}
-	x := Index{}
-	for _, part := range parts {
-		for p, sums := range part {
-			for _, s := range sums {
-				x.put(p, s)
-			}
-		}
+	h := sha256.New()
+	for _, d := range digests {
+		h.Write(d[:])
 	}
-	return x, nil
+	h.Sum(all[:0])
+	return all, nil
+}
+
+// oneList calls f with a list's bytes and returns the digest of them all.
+func oneList(dir *os.File, name string, f func(io.Reader) error) (sum [sha256.Size]byte, err error) {
+	file, err := openRegular(dir, name)
+	if err != nil {
+		return sum, err
+	}
+	defer file.Close()
+	h := sha256.New()
+	raw := io.TeeReader(file, h)
+	if err := f(raw); err != nil {
+		return sum, err
+	}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, raw, make([]byte, 256<<10)); err != nil { // what f has left
+		return sum, err
+	}
+	h.Sum(sum[:0])
+	return sum, nil
 }
 
 // eachPart unpacks one list and calls f with runs of whole stanzas of it, in a buffer that is used again.
-func eachPart(dir *os.File, name string, f func([]byte) error) error {
-	file, err := openRegular(dir, name)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	br := bufio.NewReader(file)
+func eachPart(list io.Reader, f func([]byte) error) error {
+	br := bufio.NewReaderSize(list, 64<<10)
 	var r io.Reader = br
 	switch head, _ := br.Peek(4); { // what is shorter is a list of nothing
 	case len(head) == 0:
@@ -236,30 +294,42 @@ func kind(mode uint32) string {
 	return "a device"
 }
 
-// lookUp returns what is known of the named packages: by the Packages files in the directory lists of the caller's, or those of
-// the rootfs when that is "".
-func lookUp(ctx context.Context, r *rootfs, lists string, names []string) (Index, error) {
-	names = slices.Clone(names)
-	slices.Sort(names)
-	names = slices.Compact(names)
-	if lists != "" {
-		return readListsAt(ctx, lists, names)
-	}
-	all, _, err := ask(ctx, r, listsHalf, listsArgs{r.rest, names})
-	if err != nil {
-		return nil, err
-	}
-	return index(all)
+// listSource is where lists are: the directory lists of the caller's, or those of the rootfs when that is "".
+type listSource struct {
+	rootfs *rootfs
+	lists  string
 }
 
-// readListsAt reads the lists in a directory of the caller's.
-func readListsAt(ctx context.Context, path string, names []string) (Index, error) {
-	dir, err := os.Open(path)
+// read returns what the lists say of the named packages.
+func (s listSource) read(ctx context.Context, names []string) (found, error) {
+	return s.get(ctx, listsArgs{Names: names})
+}
+
+// digest returns the digest of the lists.
+func (s listSource) digest(ctx context.Context) (listsDigest, error) {
+	l, err := s.get(ctx, listsArgs{Digest: true})
+	return l.digest, err
+}
+
+func (s listSource) get(ctx context.Context, a listsArgs) (l found, err error) {
+	if s.lists == "" {
+		a.Rest = s.rootfs.rest
+		res, _, err := ask(ctx, s.rootfs, listsHalf, a)
+		if err != nil {
+			return l, err
+		}
+		return res.found()
+	}
+	dir, err := os.Open(s.lists)
 	if err != nil {
-		return nil, err
+		return l, err
 	}
 	defer dir.Close()
-	return readLists(ctx, dir, names)
+	if a.Digest {
+		l.digest, err = digestLists(ctx, dir)
+		return l, err
+	}
+	return readLists(ctx, dir, a.Names)
 }
 
 // readNames reads a directory that may be open by O_PATH only.

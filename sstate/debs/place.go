@@ -34,6 +34,7 @@ type order struct {
 type placeArgs struct {
 	Rest    string
 	Owner   owner
+	Settle  *settleArgs // what apt's archives are to be first, if they are not
 	Link    Link
 	Orders  []order
 	Workers int
@@ -52,6 +53,11 @@ var placeHalf = userns.Half[placeArgs, []placed]{Name: "debs-place", Func: func(
 		return nil, err
 	}
 	defer root.Close()
+	if a.Settle != nil {
+		if err := a.Settle.settle(root); err != nil {
+			return nil, err
+		}
+	}
 	dir, err := openArchives(root)
 	if err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ type Step struct {
 // planExport says what becomes of every deb in a rootfs's archives. It knows names, types, sizes and times, and no content.
 func planExport(archives, dl Listing) []Step {
 	have := byName(dl)
-	var plan []Step
+	plan := make([]Step, 0, len(archives.Files))
 	for _, f := range archives.Files {
 		if s, ok := begin(f); ok {
 			plan = append(plan, s.against(have))
@@ -45,7 +45,7 @@ func planExport(archives, dl Listing) []Step {
 // planImport says the same of every deb in DL, of which needed says what is asked for.
 func planImport(dl, archives Listing, needed func(Package) bool) []Step {
 	have := byName(archives)
-	var plan []Step
+	plan := make([]Step, 0, len(dl.Files))
 	for _, f := range dl.Files {
 		s, ok := begin(f)
 		switch {

@@ -3,14 +3,16 @@ package debs
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nsferry/nsferry/idshift/handoff"
+	"github.com/nsferry/nsferry/archive/statindex"
 )
 
 // recordHead is the first line of a record; docs/DEBS.md has the format.
@@ -24,7 +26,8 @@ type record struct {
 	path  string
 	mu    sync.Mutex
 	known map[stamp]recorded
-	fresh bool // it has to be written
+	begun int64 // ns, before the first file was looked at
+	fresh bool  // it has to be written
 }
 
 // stamp tells a file's content without reading it.
@@ -42,18 +45,28 @@ func (f File) stamp() stamp { return stamp{f.Ino, f.Size, f.MTime} }
 
 // openRecord reads the record of a DL. A caller without a cache directory has none that is kept.
 func openRecord(dl *os.File) *record {
+	r := newRecord(dl)
+	if r.path == "" {
+		return r
+	}
+	if text, err := os.ReadFile(r.path); err == nil {
+		r.read(text)
+	}
+	return r
+}
+
+// newRecord begins a record of a DL that believes nothing of what is on record so far.
+func newRecord(dl *os.File) *record {
 	r := &record{known: map[stamp]recorded{}}
+	var now unix.Timespec
 	var st unix.Stat_t
 	cache, err := os.UserCacheDir()
-	if err != nil || unix.Fstat(int(dl.Fd()), &st) != nil {
+	// The clock that files are stamped with.
+	if err != nil || unix.Fstat(int(dl.Fd()), &st) != nil || unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now) != nil {
 		return r
 	}
+	r.begun = now.Nano()
 	r.path = filepath.Join(cache, "nsferry", "debs", fmt.Sprintf("%x-%x", st.Dev, st.Ino))
-	text, err := os.ReadFile(r.path)
-	if err != nil {
-		return r
-	}
-	r.read(text)
 	return r
 }
 
@@ -64,17 +77,26 @@ func (r *record) read(text []byte) {
 		return
 	}
 	for line := range bytes.Lines(text) {
-		var s stamp
-		var digest string
-		var sum recorded
-		if n, err := fmt.Sscanf(string(line), "%d %d %d %64s\n", &s.ino, &s.size, &s.mtime, &digest); n != 4 || err != nil {
+		s, sum, err := parseRecorded(line)
+		if err != nil {
 			return
 		}
-		if n, err := hex.Decode(sum.sha256[:], []byte(digest)); n != len(sum.sha256) || err != nil {
-			return
-		}
-		r.known[s] = sum
+		r.known[s] = recorded{sha256: sum}
 	}
+}
+
+// parseRecorded reads one line, with its newline.
+func parseRecorded(line []byte) (s stamp, sum [32]byte, err error) {
+	col := bytes.Split(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
+	if len(col) != 4 || !bytes.HasSuffix(line, []byte("\n")) || len(col[3]) != hex.EncodedLen(len(sum)) {
+		return s, sum, errors.New("a line has four columns")
+	}
+	var errs [4]error
+	s.ino, errs[0] = strconv.ParseUint(string(col[0]), 10, 64)
+	s.size, errs[1] = strconv.ParseInt(string(col[1]), 10, 64)
+	s.mtime, errs[2] = strconv.ParseInt(string(col[2]), 10, 64)
+	_, errs[3] = hex.Decode(sum[:], col[3])
+	return s, sum, errors.Join(errs[:]...)
 }
 
 // sum returns what is recorded of a file.
@@ -89,8 +111,12 @@ func (r *record) sum(f File) (Sum, bool) {
 	return Sum{f.Size, k.sha256}, ok
 }
 
-// put records the digest of a file.
+// put records the digest of a file whose stat was f before it was read, unless its mtime is too young to be told from that of a change
+// that comes right after.
 func (r *record) put(f File, s Sum) {
+	if !statindex.Settled(f.MTime, r.begun) {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.known[f.stamp()] = recorded{s.SHA256, true}
@@ -112,20 +138,5 @@ func (r *record) save(there Listing) {
 			text = fmt.Appendf(text, "%d %d %d %x\n", s.ino, s.size, s.mtime, k.sha256)
 		}
 	}
-	if os.MkdirAll(filepath.Dir(r.path), 0o700) != nil {
-		return
-	}
-	dir, err := os.Open(filepath.Dir(r.path))
-	if err != nil {
-		return
-	}
-	defer dir.Close()
-	p, err := handoff.NewPending(dir, filepath.Base(r.path), handoff.Options{Overwrite: handoff.Replace, NoSync: true})
-	if err != nil {
-		return
-	}
-	defer p.Abort() // no effect once committed
-	if _, err := p.File().Write(text); err == nil {
-		_ = p.Commit()
-	}
+	_ = writeRecord(r.path, text)
 }

@@ -104,8 +104,7 @@ func TestLists(t *testing.T) {
 			check(t, os.Remove(file))
 			check(t, os.WriteFile(file+kind, packed.Bytes(), 0o644))
 		}
-		x, err := readListsAt(t.Context(), dir, []string{"a", "bb", "last"})
-		check(t, err)
+		x := listsAt(t, dir, []string{"a", "bb", "last"})
 		if s := x[a.Package]; len(s) != 1 || s[0] != (Sum{1, sha256.Sum256(a.data)}) {
 			t.Errorf("%s: a: %v", kind, s)
 		}
@@ -115,8 +114,7 @@ func TestLists(t *testing.T) {
 		if s := x[Package{"last", "3", "all"}]; len(s) != 1 || s[0].Size != 7 {
 			t.Errorf("%s: last: %v", kind, s)
 		}
-		only, err := readListsAt(t.Context(), dir, []string{"bb"})
-		check(t, err)
+		only := listsAt(t, dir, []string{"bb"})
 		if len(only) != 1 || len(only[b.Package]) != 1 {
 			t.Errorf("%s: asked for bb: %v", kind, only)
 		}
@@ -133,9 +131,20 @@ func TestLongLists(t *testing.T) {
 	text = text[:len(text)/2] + strings.Replace(text[len(text)/2:], "\n more\n", "\n "+strings.Repeat("more ", 300<<10)+"\n", 1)
 	dir := t.TempDir()
 	check(t, os.WriteFile(filepath.Join(dir, "Packages"), []byte(text), 0o644))
-	x, err := readListsAt(t.Context(), dir, nil)
-	check(t, err)
+	x := listsAt(t, dir, nil)
 	if len(x) != len(all) {
 		t.Errorf("%d of %d packages", len(x), len(all))
 	}
+}
+
+// listsAt reads the lists in a directory. Parsing them has seen the bytes that are there, to the last.
+func listsAt(t *testing.T, dir string, names []string) Index {
+	t.Helper()
+	from := listSource{nil, dir}
+	l, err := from.read(t.Context(), names)
+	check(t, err)
+	if d, err := from.digest(t.Context()); err != nil || d != l.digest {
+		t.Errorf("%v: the digest is %x, of what was parsed %x", err, d, l.digest)
+	}
+	return l.index
 }

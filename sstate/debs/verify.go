@@ -41,7 +41,7 @@ func (v Verified) String() string {
 }
 
 // Verify reads all packages of the cache at dl, debs and sources, and checks that they are whole and, as far as the lists know them,
-// right. It believes no record of earlier runs. Damage that is not removed is a *RefusedError, with a valid summary. What is named
+// right. It believes no record of earlier runs, and leaves one for later ones. Damage that is not removed is a *RefusedError, with a valid summary. What is named
 // like a deb and is none, or not named as apt names debs, counts as damaged and is never removed.
 func Verify(ctx context.Context, env EnvFunc, dl string, o VerifyOptions) (v Verified, err error) {
 	c, there, err := openExisting(ctx, dl, o.Note)
@@ -57,7 +57,7 @@ func Verify(ctx context.Context, env EnvFunc, dl string, o VerifyOptions) (v Ver
 	if err != nil {
 		return v, fmt.Errorf("verify %s: %w", dl, err)
 	}
-	known := &record{known: map[stamp]recorded{}}
+	known := newRecord(c.dir)
 	errs := make([]error, len(units))
 	var group errgroup.Group
 	group.SetLimit(workers(o.Workers))
@@ -70,6 +70,7 @@ func Verify(ctx context.Context, env EnvFunc, dl string, o VerifyOptions) (v Ver
 	if err := group.Wait(); err != nil {
 		return v, fmt.Errorf("verify: %w", err)
 	}
+	known.save(there)
 	v.Damaged = odd
 	var bad []part
 	for i, u := range units {
@@ -149,11 +150,7 @@ func gather(ctx context.Context, env EnvFunc, places []string, units []unit) (In
 		if err != nil {
 			return nil, fmt.Errorf("lists of %s: %w", path, err)
 		}
-		for p, sums := range part {
-			for _, s := range sums {
-				x.put(p, s)
-			}
-		}
+		x.merge(part)
 	}
 	return x, nil
 }
@@ -171,7 +168,8 @@ func gatherAt(ctx context.Context, env EnvFunc, path string, names []string) (_ 
 	if !lists {
 		path = ""
 	}
-	return lookUp(ctx, r, path, names)
+	l, err := listSource{r, path}.read(ctx, names)
+	return l.index, err
 }
 
 // isListDir tells a directory with Packages files from a rootfs. One that is closed to the caller can only be a rootfs.

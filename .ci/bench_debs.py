@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""bench-debs NSFERRY [ROUNDS]: the deb cache beside the shell that Isar uses today, in alternating runs: 300 real debs and 3000 small
+"""bench_debs.py NSFERRY [ROUNDS]: the deb cache beside the shell that Isar uses today, in alternating runs: 300 real debs and 3000 small
 ones, in and out, all new and with nothing to do, on one filesystem and between two with cold caches.
 
-Debs are downloaded and built once and cached. BENCH_PLACE is a directory on the filesystem to measure (default: TMPDIR), BENCH_OTHER one on
+Debs are downloaded and built once and cached; "bench_debs.py fill" does only that. BENCH_PLACE is a directory on the filesystem to measure (default: TMPDIR), BENCH_OTHER one on
 another filesystem; without it the runs between two are left out and that is said. Caches are dropped if root has allowed
 it: BENCH_DROP is a command for that. The shell enters namespaces by `nsferry run`, which is faster than what it uses itself."""
 import hashlib, os, pathlib, shutil, statistics, subprocess, sys, tempfile, time
@@ -169,6 +169,9 @@ def compare(name, debs, place, dl_place, cross):
     finally:
         s.close()
 
+if sys.argv[1] == "fill":
+    real_debs(), small_debs(3000)
+    sys.exit()
 place = os.environ.get("BENCH_PLACE") or tempfile.gettempdir()
 other = os.environ.get("BENCH_OTHER")
 for name, debs in (("real", real_debs()), ("small", small_debs(3000))):
