@@ -53,6 +53,16 @@ func (d *digests) put(path string, sum [32]byte) {
 	}
 }
 
+// link is told that path is another name of the inode at target: which name of it remember comes by last is chance.
+func (d *digests) link(path, target string) {
+	if d == nil || d.off {
+		return
+	}
+	if sum, known := d.sums[target]; known {
+		d.sums[path] = sum
+	}
+}
+
 // remember tells w what is known of the tree that was just made: the digests, and what a look at each inode tells.
 func (d *digests) remember(ctx context.Context, root *os.File, workers int, w *statindex.Writer) error {
 	if w == nil || d.off {

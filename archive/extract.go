@@ -178,6 +178,7 @@ func (x *extractor) put(ctx context.Context, h *tarfmt.Header, path string, m tr
 			x.leaveOut(path)
 			return nil
 		}
+		x.digests.link(path, target)
 		return x.b.Link(ctx, path, target)
 	case tarfmt.Fifo:
 		return x.b.Node(ctx, path, unix.S_IFIFO, 0, 0, m)
