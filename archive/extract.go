@@ -72,7 +72,7 @@ func Extract(ctx context.Context, in io.Reader, root *os.File, o ExtractOptions)
 
 // FrameSums returns the sums of an archive's frames from its table of contents.
 func FrameSums(f *zframe.File) ([][32]byte, error) {
-	records, err := toc.FrameRecords(f)
+	_, records, err := toc.ReadFrames(f)
 	sums := make([][32]byte, len(records))
 	for i, r := range records {
 		sums[i] = r.Sum

@@ -60,24 +60,6 @@ func ReadAll(f *zframe.File) (c Contents, err error) {
 	}
 }
 
-// FrameRecords returns the frames' records of f. The lines of entries are passed over without a look at what they say.
-func FrameRecords(f *zframe.File) (frames []zframe.Frame, err error) {
-	r, err := Open(f)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	for ; r.left > 0; r.left-- {
-		if _, err := r.next(); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.readFrames(); err != io.EOF {
-		return nil, err
-	}
-	return r.frames, nil
-}
-
 // Header returns the first line.
 func (r *Reader) Header() Header { return r.header }
 
