@@ -1,4 +1,4 @@
-"""bench-sstate.py NSFERRY ROUNDS: what a save costs that has an earlier one to stand on, beside tar | zstd -3 -T0, which always does all
+"""bench_sstate.py NSFERRY ROUNDS: what a save costs that has an earlier one to stand on, beside tar | zstd -3 -T0, which always does all
 of it. Works on rootfs.tar in the current directory. Times are without the final fsync, which the peers do not do either; its cost is a
 column of its own."""
 
