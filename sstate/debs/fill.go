@@ -8,7 +8,6 @@ import (
 	"os"
 	"syscall"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/idshift/handoff"
@@ -72,19 +71,16 @@ var fillHalf = userns.Half[fillArgs, []problem]{Name: "debs-fill", Func: func(ct
 		return nil, fmt.Errorf("%d names, %d files", len(a.Names), len(in.Files)-1)
 	}
 	all := make([]problem, len(a.Names))
-	var group errgroup.Group
-	group.SetLimit(workers(0))
-	for i, name := range a.Names {
-		group.Go(func() error {
-			all[i] = toProblem(fill(ctx, dir, string(name), in.Files[1+i], a.Dense[i]))
-			return nil
-		})
-	}
-	return all, group.Wait()
+	err = crew(ctx, workers(0), len(all), func(ctx context.Context, i int, buf []byte) error {
+		all[i] = toProblem(fill(ctx, dir, string(a.Names[i]), in.Files[1+i], buf, a.Dense[i], nil))
+		return nil
+	})
+	return all, err
 }}
 
-// fill makes dst, which is empty, a copy of the regular file name in dir. A dense file must have no holes.
-func fill(ctx context.Context, dir *os.File, name string, dst *os.File, dense bool) error {
+// fill makes dst, which is empty, a copy of the regular file name in dir. A dense file must have no holes. sum, if not nil, becomes the
+// digest of what is in dst.
+func fill(ctx context.Context, dir *os.File, name string, dst *os.File, buf []byte, dense bool, sum *Sum) error {
 	src, err := openRegular(dir, name)
 	if err != nil {
 		return err
@@ -95,14 +91,34 @@ func fill(ctx context.Context, dir *os.File, name string, dst *os.File, dense bo
 			return err
 		}
 	}
-	// A change that is none of the bytes, as another link to the file, is no reason to give up: what came out is checked anyway.
+	_, err = transfer(ctx, dst, src, handoff.Ladder{Buffer: buf}, sum)
+	return err
+}
+
+// transfer copies src to dst, which is empty. sum, if not nil, becomes the digest of what is in dst: of the bytes that were written there, from a
+// buffer that nobody else sees, or, where blocks are shared, of what dst has when read. A change of src that is none of the bytes, as another link
+// to it, is no reason to give up: then it is copied again.
+func transfer(ctx context.Context, dst, src *os.File, l handoff.Ladder, sum *Sum) (handoff.Method, error) {
 	for try := 0; ; try++ {
-		_, err := handoff.Transfer(ctx, dst, src, handoff.Ladder{})
-		if !errors.Is(err, handoff.ErrChanged) || try == 3 {
-			return err
+		seen := newSummer()
+		if sum != nil {
+			l.See = seen.see
+		}
+		res, err := handoff.Transfer(ctx, dst, src, l)
+		switch {
+		case err == nil && sum == nil:
+			return res.Method, nil
+		case err == nil && res.Method == handoff.Reflink:
+			*sum, err = digest(dst, l.Buffer)
+			return res.Method, err
+		case err == nil:
+			*sum = seen.sum(res.Bytes)
+			return res.Method, nil
+		case !errors.Is(err, handoff.ErrChanged) || try == 3:
+			return "", err
 		}
 		if err := unix.Ftruncate(int(dst.Fd()), 0); err != nil {
-			return &fs.PathError{Op: "ftruncate", Path: name, Err: err}
+			return "", &fs.PathError{Op: "ftruncate", Path: dst.Name(), Err: err}
 		}
 	}
 }

@@ -65,7 +65,7 @@ func (l *localRepos) sum(path string) (Sum, error) {
 		return Sum{}, err
 	}
 	defer f.Close()
-	s, err := digest(f)
+	s, err := digest(f, make([]byte, bufSize))
 	if err == nil {
 		l.sums[path] = s
 	}
