@@ -121,7 +121,7 @@ func (t *take) done() bool { return t.err != nil || t.local || t.skip }
 
 // prejudge decides what can be decided without a copy: by the size, or because nothing could be compared with it.
 func (x *exporter) prejudge(t *take) {
-	if x.local.maybe(t.pkg) {
+	if x.local.maybe(t.pkg, t.Size) {
 		return
 	}
 	sums := x.index[t.pkg]
