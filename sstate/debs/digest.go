@@ -24,16 +24,19 @@ func digest(f *os.File, buf []byte) (Sum, error) {
 	return s, nil
 }
 
-// summer is the digest of a file whose data it is shown, holes left out.
+// summer is the digest of a file of some size whose data it is shown, holes left out.
 type summer struct {
-	hash hash.Hash
-	at   int64
+	hash     hash.Hash
+	at, size int64
 }
 
-func newSummer() *summer { return &summer{hash: sha256.New()} }
+func newSummer(size int64) *summer { return &summer{hash: sha256.New(), size: size} }
 
 // see takes the next data.
 func (s *summer) see(off int64, data []byte) error {
+	if end := off + int64(len(data)); end > s.size {
+		return resized(end, s.size)
+	}
 	s.hole(off)
 	s.hash.Write(data)
 	s.at += int64(len(data))
@@ -49,10 +52,10 @@ func (s *summer) hole(off int64) {
 	}
 }
 
-// sum ends with the hole that there may be before size.
-func (s *summer) sum(size int64) Sum {
-	s.hole(size)
-	sum := Sum{Size: size}
+// sum ends with the hole that there may be at the end.
+func (s *summer) sum() Sum {
+	s.hole(s.size)
+	sum := Sum{Size: s.size}
 	s.hash.Sum(sum.SHA256[:0])
 	return sum
 }

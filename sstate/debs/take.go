@@ -69,7 +69,7 @@ func (x *exporter) take(ctx context.Context, t *take, buf []byte) (err error) {
 	if t.closed = x.dir == nil; t.closed {
 		return nil
 	}
-	t.err = fill(ctx, x.dir, t.File, t.pending.File(), buf, x.dense(t), &t.sum)
+	t.err = fill(ctx, x.dir, x.source(t), t.pending.File(), buf, &t.sum)
 	switch {
 	case fatal(t.err):
 		return t.err
@@ -89,8 +89,7 @@ func (x *exporter) takeInside(ctx context.Context, all []take) error {
 	for i := range all {
 		if t := &all[i]; t.closed {
 			closed = append(closed, t)
-			args.Names = append(args.Names, bytesName(t.File))
-			args.Dense = append(args.Dense, x.dense(t))
+			args.Files = append(args.Files, x.source(t))
 			files = append(files, t.pending.File())
 		}
 	}
@@ -138,8 +137,10 @@ func (x *exporter) prejudge(t *take) {
 
 var errUnlisted = errors.New("not in any list")
 
-// dense tells whether a deb must not have holes: no list bounds the size of what none knows, and it could be a hole of terabytes.
-func (x *exporter) dense(t *take) bool { return len(x.index[t.pkg]) == 0 }
+// source is what has to be copied of a deb. It must not have holes if no list bounds its size: it could be a hole of terabytes.
+func (x *exporter) source(t *take) source {
+	return source{Name: t.from.Name, Size: t.from.Size, Dense: len(x.index[t.pkg]) == 0}
+}
 
 // judge decides by the bytes of our copy, which nobody else can change.
 func (x *exporter) judge(t *take) (err error) {
