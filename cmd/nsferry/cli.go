@@ -62,8 +62,8 @@ func (g *Globals) Validate() error {
 	return nil
 }
 
-// runOnly and debsOnly are the parts of the grammar that `nsferry run …` and `nsferry debs …` need. kong takes milliseconds to build all of
-// it, and builders call these hundreds of times.
+// runOnly, debsOnly and syncOnly are the parts of the grammar that `nsferry run …`, `nsferry debs …` and of these import and export need. kong
+// takes milliseconds to build all of it, and builders call these hundreds of times.
 type runOnly struct {
 	Globals
 
@@ -74,6 +74,12 @@ type debsOnly struct {
 	Globals
 
 	Debs debsCmd `cmd:"" group:"cache" help:"A cache of Debian packages: lend them to rootfs trees, take what they have downloaded."`
+}
+
+type syncOnly struct {
+	Globals
+
+	Debs debsSync `cmd:"" group:"cache"`
 }
 
 // newParser builds the grammar that args need. Output of --help and --version goes to out; exit is called instead of
@@ -87,11 +93,14 @@ func newParser(args []string, out *Out, exit func(int)) (*kong.Kong, *Globals, e
 	grammar, g := any(&all), &all.Globals
 	// A configuration file is checked against the whole grammar.
 	if len(args) > 0 && len(config) == 0 {
-		switch args[0] {
-		case "run":
+		switch {
+		case args[0] == "run":
 			var some runOnly
 			grammar, g = &some, &some.Globals
-		case "debs":
+		case args[0] == "debs" && len(args) > 1 && (args[1] == "import" || args[1] == "export"):
+			var some syncOnly
+			grammar, g = &some, &some.Globals
+		case args[0] == "debs":
 			var some debsOnly
 			grammar, g = &some, &some.Globals
 		}
