@@ -12,18 +12,12 @@ import (
 )
 
 type debsCmd struct {
-	debsSync
-
+	Import  debsImportCmd  `cmd:"" help:"Lend the cached debs to apt inside a rootfs."`
+	Export  debsExportCmd  `cmd:"" help:"Take the debs that apt has downloaded into the cache: checked against apt's lists, whole or not at all."`
 	Stage   debsStageCmd   `cmd:"" help:"Make a directory with the cached debs for a tool that enters a namespace by itself, as mmdebstrap."`
 	Unstage debsUnstageCmd `cmd:"" help:"Take what such a tool has left in the directory into the cache, and remove it."`
 	Prune   debsPruneCmd   `cmd:"" help:"Remove packages from the cache: superseded, old, or too many bytes."`
 	Verify  debsVerifyCmd  `cmd:"" help:"Read all cached debs; find those that are damaged, or not what lists say."`
-}
-
-// debsSync is what builders call for every rootfs.
-type debsSync struct {
-	Import debsImportCmd `cmd:"" help:"Lend the cached debs to apt inside a rootfs."`
-	Export debsExportCmd `cmd:"" help:"Take the debs that apt has downloaded into the cache: checked against apt's lists, whole or not at all."`
 }
 
 // warnDebs reports files that a command could do without.
