@@ -12,6 +12,7 @@ import (
 // TestElide saves trees of which nothing, the first, or the last entry has changed, where the output may be left empty.
 func TestElide(t *testing.T) {
 	s := grown(t)
+	s.write("large twin", filler(100, 9<<20)) // whose later frames have the identities of another one's
 	s.save(ownOptions())
 	save := func(o archive.CreateOptions, before string) (string, archive.Summary, error) {
 		t.Helper()

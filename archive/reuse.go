@@ -89,13 +89,22 @@ func (b *base) mayHold(raw int64) bool {
 	return ok
 }
 
+// find returns the number of a frame with that identity; likely, if it is one.
+func (b *base) find(id [32]byte, likely int) (n int, ok bool) {
+	if likely < len(b.frames) && b.frames[likely].Identity == id {
+		return likely, true
+	}
+	n, ok = b.at[id]
+	return n, ok
+}
+
 // reuse makes f a copy of the base's frame that has the same identity, and reports whether there is one and it is sound.
 func (c *creator) reuse(ctx context.Context, f *frame, b *base, worker int) (bool, error) {
 	if err := c.digests(ctx, f); err != nil {
 		return false, err
 	}
 	f.identify()
-	n, ok := b.at[*f.id]
+	n, ok := b.find(*f.id, f.number)
 	if !ok || b.frames[n].Raw != f.raw {
 		return false, nil
 	}
