@@ -237,7 +237,7 @@ func checkFile(f *os.File, sums []Sum, known *record, buf []byte) error {
 	if !hasSize(sums, st.Size) {
 		return damaged(judge(sums, Sum{Size: st.Size}))
 	}
-	got, err := known.get(f, &st, buf)
+	got, err := known.get(f, file("", &st), buf)
 	if err != nil {
 		return err
 	}
