@@ -76,7 +76,9 @@ func (x *exporter) take(ctx context.Context, t *take, buf []byte) (err error) {
 	case denied(t.err):
 		t.err, t.closed = nil, true
 	case t.err == nil:
-		t.err = x.judge(t)
+		if t.err = x.judge(t); !t.done() {
+			t.pending.Written()
+		}
 	}
 	return nil
 }
