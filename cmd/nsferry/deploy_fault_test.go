@@ -35,13 +35,19 @@ func newFaultSite(t *testing.T) *faultSite {
 
 func (s *faultSite) path(name string) string { return filepath.Join(s.dir, name) }
 
-// traced runs deploy under strace(1) with its options, and returns whether it succeeded and what it said.
+// traced runs deploy as the function does.
 func (s *faultSite) traced(t *testing.T, inject string, args ...string) (ok bool, said string) {
 	t.Helper()
+	return traced(t, s.dir, inject, append([]string{"deploy"}, args...)...)
+}
+
+// traced runs nsferry in dir under strace(1), which injects a fault, and returns whether it succeeded and what it said.
+func traced(t *testing.T, dir, inject string, args ...string) (ok bool, said string) {
+	t.Helper()
 	argv := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + strings.Split(inject, ":")[0], "-e", "inject=" + inject,
-		"nsferry", "--mode", "root", "deploy"}, args...)
+		"nsferry", "--mode", "root"}, args...)
 	cmd := exec.Command("strace", argv...)
-	cmd.Dir = s.dir
+	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	return err == nil, string(out)
 }
