@@ -126,9 +126,9 @@ func (s *archiveSite) intact(t *testing.T, how string, old bool) (isNew bool) {
 	return isNew
 }
 
-// TestArchiveFaults has each system call of a command that makes an archive fail, one after the other: the old archive stays or the
+// TestArchiveFaultsCrash has each system call of a command that makes an archive fail, one after the other: the old archive stays or the
 // new one is whole, no tree is lost, and a message names file and error.
-func TestArchiveFaults(t *testing.T) {
+func TestArchiveFaultsCrash(t *testing.T) {
 	tier.Root(t, "to trace without a namespace between")
 	tier.Program(t, "strace", "pzstd")
 	s := newArchiveSite(t)
@@ -181,8 +181,8 @@ func (s *archiveSite) fail(t *testing.T, how, call, errno, text string, when int
 	return map[bool]int{false: 1}[ok]
 }
 
-// TestArchiveToBadPlaces makes archives where there is no room for the first, middle or last bytes, or nothing can be written.
-func TestArchiveToBadPlaces(t *testing.T) {
+// TestArchiveToBadPlacesCrash makes archives where there is no room for the first, middle or last bytes, or nothing can be written.
+func TestArchiveToBadPlacesCrash(t *testing.T) {
 	tier.Root(t, "to mount")
 	tier.Program(t, "pzstd")
 	s := newArchiveSite(t)

@@ -103,9 +103,9 @@ func (s *faultSite) sums() bool {
 
 var faultCalls = []string{"pwrite64", "pread64", "copy_file_range", "ftruncate", "fchmod", "utimensat", "fsync", "linkat", "renameat", "symlinkat", "lseek", "flock", "sendmsg", "recvmsg"}
 
-// TestDeployFaults has each system call of a deployment fail, one after the other: the old image stays or the new one is whole, and
+// TestDeployFaultsCrash has each system call of a deployment fail, one after the other: the old image stays or the new one is whole, and
 // a message names file and error.
-func TestDeployFaults(t *testing.T) {
+func TestDeployFaultsCrash(t *testing.T) {
 	tier.Root(t, "to trace without a namespace between")
 	tier.Program(t, "strace", "sha256sum")
 	s := newFaultSite(t)
@@ -162,9 +162,9 @@ func (s *faultSite) fail(t *testing.T, call, errno, text string, when int, old, 
 	return map[bool]int{false: 1}[ok]
 }
 
-// TestDeployKilled kills a deployment at each of its system calls: the old image stays or the new one is whole, the link never comes
+// TestDeployKilledCrash kills a deployment at each of its system calls: the old image stays or the new one is whole, the link never comes
 // first, and the next deployment works and leaves no litter.
-func TestDeployKilled(t *testing.T) {
+func TestDeployKilledCrash(t *testing.T) {
 	tier.Root(t, "to trace without a namespace between")
 	tier.Program(t, "strace", "sha256sum")
 	s := newFaultSite(t)
