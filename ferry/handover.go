@@ -20,7 +20,7 @@ func HandOver(ctx context.Context, e *userns.Env, dir, out string, o PackOptions
 	if err := outside(out, dir); err != nil {
 		return archive.Summary{}, tree.Removed{}, err
 	}
-	if _, err := Remove(ctx, e, dir, RemoveOptions{DryRun: true, Workers: o.Workers}); err != nil {
+	if _, err := Remove(ctx, e, dir, RemoveOptions{DryRun: true, Workers: o.Workers, Aside: true}); err != nil {
 		return archive.Summary{}, tree.Removed{}, err
 	}
 	sum, err := Pack(ctx, e, dir, out, o)

@@ -121,7 +121,10 @@ func (p *ParentDir) putAside(name string) (*os.File, error) {
 
 // wouldRemove is the dry run.
 func wouldRemove(ctx context.Context, parent *ParentDir, a removeArgs, isDir bool) (r tree.Removed, err error) {
-	if !isDir {
+	switch {
+	case !isDir && a.Options.Aside:
+		return r, &fs.PathError{Op: "remove", Path: a.Name, Err: errors.New("not a directory, but perhaps a link to one, which would stay")}
+	case !isDir:
 		return tree.Removed{Inodes: 1}, nil
 	}
 	fd, err := parent.OpenDir(a.Name)
