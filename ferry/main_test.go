@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/tier"
 )
 
 // childVar makes the test binary a process of its own for one flow, so that its memory can be measured: JSON of a job.
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(childVar); text != "" {
 		os.Exit(child(text))
 	}
+	tier.PrivateMounts()
 	os.Exit(m.Run())
 }
 
