@@ -1,5 +1,5 @@
-"""place.py DIR UID [UIDMAP GIDMAP] -- COMMAND...: runs COMMAND in a mount namespace where the files of DIR lie over those of the same path
-in the system (DIR/etc/subuid over /etc/subuid). With maps ("INSIDE OUTSIDE COUNT ..."), it is in a user and a pid namespace with
+"""place.py DIR UID [UIDMAP GIDMAP] -- COMMAND...: runs COMMAND in a mount namespace where DIR/etc is /etc, and where the other files of DIR lie
+over those of the same path in the system. With maps ("INSIDE OUTSIDE COUNT ..."), it is in a user and a pid namespace with
 these, made by newuidmap and newgidmap and as user and group UID, as a container engine makes them. Python, because nobody may suspect nsferry
 of having made the place, and util-linux unshare is not to be seen in the record of what was executed."""
 import ctypes
@@ -62,8 +62,9 @@ def main():
     else:
         must(libc.unshare(NEWNS))
     mount("none", "/", None, REC | PRIVATE)
-    for file in (f for f in over.rglob("*") if f.is_file()):
-        mount(file, pathlib.Path("/") / file.relative_to(over), None, BIND)
+    # Of /etc not file by file: a file that useradd replaces outside takes the mount on it away everywhere.
+    for source in [over / "etc", *(f for f in over.glob("usr/**/*") if f.is_file())]:
+        mount(source, pathlib.Path("/") / source.relative_to(over), None, BIND)
     if maps:
         mount("proc", "/proc", b"proc", 0)
         os.setresgid(uid, uid, uid)
