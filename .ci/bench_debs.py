@@ -3,9 +3,12 @@
 ones, in and out, all new and with nothing to do, on one filesystem and between two with cold caches.
 
 Debs are downloaded and built once and cached; "bench_debs.py fill" does only that. BENCH_PLACE is a directory on the filesystem to measure (default: TMPDIR), BENCH_OTHER one on
-another filesystem; without it the runs between two are left out and that is said. Caches are dropped if root has allowed
-it: BENCH_DROP is a command for that. The shell enters namespaces by `nsferry run`, which is faster than what it uses itself."""
-import hashlib, os, pathlib, shutil, statistics, subprocess, sys, tempfile, time
+another filesystem; without it the runs between two are left out and that is said. Between two, caches are dropped before each run by the command BENCH_DROP,
+or the debs are at least put out of the page cache; what runs is always the same for both. NSFERRY_MODEL is the model (base).
+
+The shell enters namespaces by `nsferry run`, which is faster than what it uses itself. It locks Isar's own repository by Isar's script scripts/lockrun.py,
+a Python program that imports bitbake: BENCH_ISAR names a checkout to take it from; without one a few lines that import next to nothing stand in for it."""
+import concurrent.futures, hashlib, os, pathlib, shutil, statistics, subprocess, sys, tempfile, time
 
 nsferry, rounds = os.path.abspath(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
 cache = pathlib.Path(os.environ.get("NSFERRY_BENCH_CACHE") or os.path.expanduser("~/.cache/nsferry-bench"))
@@ -24,18 +27,24 @@ import() {
 }
 export_() {
     mkdir -p "$dl"
-    # lockrun.py, which runs a command under a lock
-    local_debs=$(python3 -c 'import fcntl, subprocess, sys
-with open(sys.argv[1] + ".lock", "a") as f:
+    local_debs=$(lockrun -r -f "$repo.lock" -c "find '$repo' -name '*.deb' -print")
+    export local_debs archives dl
+    flock "$dl.lock" /bin/bash -s <<'EOF'
+        set -e
+        find "$archives/" -maxdepth 1 -type f -iname '*\.deb' | while read -r p; do
+            [ -f "$dl/${p##*/}" ] && continue
+            package=$(echo "$local_debs" | grep -F -m 1 "${p##*/}" | cat)
+            if [ -n "$package" ]; then cmp --silent "$package" "$p" && continue; fi
+            ln -Pf "$p" "$dl" 2>/dev/null || cp -n "$p" "$dl"
+        done
+EOF
+}
+lockrun() {
+    if [ -n "$BENCH_ISAR" ]; then "$BENCH_ISAR/scripts/lockrun.py" "$@"; return; fi
+    python3 -c 'import fcntl, subprocess, sys
+with open(sys.argv[3], "a") as f:
     fcntl.flock(f, fcntl.LOCK_SH)
-    subprocess.run(["find", sys.argv[1], "-name", "*.deb", "-print"], check=True)' "$repo")
-    ( flock 9
-      find "$archives/" -maxdepth 1 -type f -iname '*\.deb' | while read -r p; do
-          [ -f "$dl/${p##*/}" ] && continue
-          package=$(echo "$local_debs" | grep -F -m 1 "${p##*/}" | cat)
-          if [ -n "$package" ]; then cmp --silent "$package" "$p" && continue; fi
-          ln -Pf "$p" "$dl" 2>/dev/null || cp -n "$p" "$dl"
-      done ) 9>"$dl.lock"
+    subprocess.run(sys.argv[5], check=True, shell=True)' "$@"
 }
 "$1"
 '''
@@ -123,25 +132,54 @@ class Site:
         self.clear()
         run(nsferry, "rm", "--force", self.work, self.dlwork)
 
+    def chill(self):
+        """Caches dropped, or at least the debs put out of the page cache, where the filesystem is not that cache itself."""
+        if os.environ.get("BENCH_DROP"):
+            return run("sh", "-c", os.environ["BENCH_DROP"])
+        # Inside, since the archives are inner root's; DL lies beside them or elsewhere.
+        self.inside('command -v python3 >/dev/null && exec python3 -c "$@"', """import os, sys
+for at in sys.argv[1:]:
+    for name in os.listdir(at) if os.path.isdir(at) else ():
+        if name.endswith(".deb"):
+            fd = os.open(at + "/" + name, os.O_RDONLY)
+            os.fdatasync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)""", self.archives, self.dl)
+
 def timed(*argv):
-    if os.environ.get("BENCH_DROP") and Cold.on:
-        run("sh", "-c", os.environ["BENCH_DROP"])
     start = time.perf_counter()
-    run(*argv, env=dict(os.environ, NSFERRY=nsferry))
+    run(*argv, env=dict(os.environ, NSFERRY=nsferry, BENCH_ISAR=os.environ.get("BENCH_ISAR", "")))
     return time.perf_counter() - start
 
-class Cold:
-    on = False
-
-def measure(what, site, want, prepare, ours, theirs):
+def measure(what, site, want, prepare, ours, theirs, cold=False):
     a, b = [], []
     for i in range(rounds):
         for mine in ((True, False), (False, True))[i % 2]:
             prepare(mine)
+            if cold:
+                site.chill()
             (a if mine else b).append(timed(*(ours if mine else theirs)))
     x, y = statistics.median(a), statistics.median(b)
     verdict = "" if y >= want * x else f"   BELOW {want:g}"
     print(f"{what:54} nsferry {x*1000:8.1f} ms   shell {y*1000:9.1f} ms   {y/x:6.1f} times{verdict}", flush=True)
+
+def bounds(site):
+    """What nothing that hashes, and nothing that starts, can be faster than here."""
+    def digest(p):
+        with open(p, "rb") as f:
+            h = hashlib.sha256()
+            while data := f.read(256 << 10):
+                h.update(data)
+    times = {"hashing the debs with all cores, in one process": lambda: list(pool.map(digest, site.files)),
+             "starting nsferry to print its version": lambda: run(nsferry, "debs", "--version"), "starting /bin/true": lambda: run("/bin/true")}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for what, f in times.items():
+            all_ = []
+            for _ in range(max(rounds, 9)):
+                start = time.perf_counter()
+                f()
+                all_.append(time.perf_counter() - start)
+            print(f"    {what}: {statistics.median(all_)*1000:.1f} ms", flush=True)
 
 def compare(name, debs, place, dl_place, cross):
     s = Site(debs, place, dl_place)
@@ -151,12 +189,11 @@ def compare(name, debs, place, dl_place, cross):
     shell = lambda what: ("sh", "-c", SHELL, "sh", what, s.root, s.dl, s.repo)
     try:
         new = 1 if cross else 5
-        Cold.on = cross
-        measure(f"{name}, import, all new", s, new, lambda mine: s.fresh(True, False), imp, shell("import"))
-        measure(f"{name}, import, all new, no digest known", s, 1, lambda mine: (s.fresh(True, False), s.forget()), imp, shell("import"))
-        measure(f"{name}, export, all new", s, new, lambda mine: s.fresh(False, True), exp, shell("export_"))
-        Cold.on = False
+        measure(f"{name}, import, all new", s, new, lambda mine: s.fresh(True, False), imp, shell("import"), cross)
+        measure(f"{name}, import, all new, nothing on record", s, new, lambda mine: (s.fresh(True, False), s.forget()), imp, shell("import"), cross)
+        measure(f"{name}, export, all new", s, new, lambda mine: s.fresh(False, True), exp, shell("export_"), cross)
         if not cross:
+            bounds(s)
             def idle(first):
                 def prepare(mine, state={}):
                     if state.get("of") != mine: # what each of them has left behind
@@ -177,6 +214,6 @@ other = os.environ.get("BENCH_OTHER")
 for name, debs in (("real", real_debs()), ("small", small_debs(3000))):
     compare(name, debs, place, place, False)
     if other:
-        compare(name + ", two filesystems" + (", cold" if os.environ.get("BENCH_DROP") else ""), debs, place, other, True)
+        compare(name + ", two filesystems, cold", debs, place, other, True)
 if not other:
     print("between two filesystems: not measured, BENCH_OTHER names no directory")

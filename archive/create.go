@@ -39,6 +39,8 @@ type CreateOptions struct {
 	// bytes do not depend on it either. One that is of no use, or damaged, is no error: Summary.Reuse says why. It
 	// has to be trusted as far as its table of contents says what is in its frames.
 	Base *os.File
+	// Elide allows to write nothing, and to say so in Summary.Reuse.Same, when the archive turns out to be the base, byte for byte.
+	Elide bool
 	// Record, if not nil, is told of every inode. Writing the index is the caller's business.
 	Record *statindex.Writer
 	// Explain also says in Summary.Reuse why frames were not copied, which takes time and memory to find out.
@@ -78,6 +80,7 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 	if err := c.open(out); err != nil {
 		return Summary{}, err
 	}
+	defer c.base.get() // which works with the caller's files
 	if err := c.run(ctx, func(ctx context.Context, cut *cutter) error { return c.walk(ctx, root, cut) }); err != nil {
 		return c.sum, err
 	}
@@ -85,7 +88,10 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 	if r := c.sum.Reuse; r != nil {
 		r.BytesRead, r.Young = c.read.Load(), o.Record.Young()
 		if s, ok := c.sink.(*framedSink); ok {
-			r.Bytes, r.Shared = s.out.copied, s.out.shared
+			r.Bytes, r.Shared, r.Same = s.out.copied, s.out.shared, s.out.same
+		}
+		if _, err := c.base.get(); err != nil {
+			r.Refused = err.Error()
 		}
 	}
 	return c.sum, err
@@ -95,8 +101,8 @@ func Create(ctx context.Context, root *os.File, out io.Writer, o CreateOptions) 
 type creator struct {
 	o      *CreateOptions
 	sink   sink
-	base   *base   // nil without one
-	sum    Summary // the walk's; Raw, Frames and Reuse are the consumer's
+	base   *opening // of the base; nil without one
+	sum    Summary  // the walk's; Raw, Frames and Reuse are the consumer's
 	pool   zframe.Buffers
 	read   atomic.Int64 // bytes of the tree's files
 	before earlier      // for Explain, once it is needed
@@ -122,12 +128,15 @@ func (c *creator) open(out io.Writer) (err error) {
 	if err := s.out.distinct(c.o.Base); err != nil {
 		return err
 	}
-	c.base, err = openBase(c.o.Base, s.encoders[0].Name(), c.o.Workers, c.o.Index)
-	if err != nil {
-		c.sum.Reuse.Refused = err.Error()
-		return nil
-	}
-	return s.out.copyFrom(c.base)
+	c.base = open(func() (*base, error) {
+		b, err := openBase(c.o.Base, s.encoders[0].Name(), c.o.Workers, c.o.Index)
+		if err != nil {
+			return nil, err
+		}
+		s.table.Inherit(b.lines)
+		return b, s.out.copyFrom(b, c.o.Elide)
+	})
+	return nil
 }
 
 // run lets walk put entries into the cutter, carries out the frames on several workers and hands them to the sink.
@@ -158,22 +167,30 @@ func (c *creator) run(ctx context.Context, walk func(context.Context, *cutter) e
 func (c *creator) walk(ctx context.Context, dir *os.File, cut *cutter) error {
 	root := tree.NewRoot(dir)
 	s := newScanner(root, c.o.ScanOptions, &c.sum)
-	err := tree.Walk(ctx, dir, func(e *tree.Entry) error {
-		h, err := s.header(e)
-		if err != nil || h == nil || s.bad.any() {
-			return err
-		}
-		src := &source{header: h, at: -1, seen: e.Stat, known: s.known, found: s.found}
-		src.from = treeFile{root, e.Path, &src.seen}
-		if err := c.add(cut, e.Path, src); err != nil {
-			return err
-		}
-		if e.Mount && !c.o.CrossMounts {
-			return tree.ErrSkipDir
-		}
-		return nil
-	})
+	err := ahead(ctx, func(ctx context.Context, next func(scanned) error) error {
+		return tree.Walk(ctx, dir, func(e *tree.Entry) error {
+			h, err := s.header(e)
+			if err != nil || h == nil || s.bad.any() {
+				return err
+			}
+			src := &source{header: h, at: -1, seen: e.Stat, known: s.known, found: s.found}
+			src.from = treeFile{root, e.Path, &src.seen}
+			if err := next(scanned{src, e.Path}); err != nil {
+				return err
+			}
+			if e.Mount && !c.o.CrossMounts {
+				return tree.ErrSkipDir
+			}
+			return nil
+		})
+	}, func(n scanned) error { return c.add(cut, n.path, n.source) })
 	return errors.Join(err, s.misfit())
+}
+
+// scanned is what the walk hands on.
+type scanned struct {
+	*source
+	path string
 }
 
 // add puts one entry into the stream.
@@ -198,8 +215,10 @@ func (c *creator) add(cut *cutter, path string, src *source) error {
 		if h.Sparse != nil {
 			src.smap = h.AppendSparseMap(nil)
 		}
-		if c.base != nil && stored > mostFrame && !src.digested() {
-			src.whole = new(whole)
+		if stored > mostFrame && !src.digested() {
+			if b, _ := c.base.get(); b != nil {
+				src.whole = new(whole)
+			}
 		}
 	}
 	return cut.add(src, bytes, stored)
@@ -223,8 +242,8 @@ type frame struct {
 // build brings about one frame, from the base or by reading, hashing and compressing. It runs in a worker.
 func (c *creator) build(ctx context.Context, p plan, worker int) (frame, error) {
 	f := frame{plan: p, sums: make([][32]byte, len(p.parts)), origin: -1}
-	if c.base.mayHold(p.raw) {
-		if done, err := c.reuse(ctx, &f, worker); done || err != nil {
+	if b, _ := c.base.get(); b.mayHold(p.raw) {
+		if done, err := c.reuse(ctx, &f, b, worker); done || err != nil {
 			return f, err
 		}
 	}

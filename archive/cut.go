@@ -32,9 +32,10 @@ func (p *part) origin() int64 {
 
 // plan is the content of one frame.
 type plan struct {
-	parts []part
-	raw   int64
-	end   bool // the end-of-archive blocks follow
+	parts  []part
+	raw    int64
+	end    bool // the end-of-archive blocks follow
+	number int  // of the frame
 }
 
 // cutter groups entries into frames. It knows names and sizes only.
@@ -48,7 +49,7 @@ func (c *cutter) flush() error {
 		return nil
 	}
 	p := c.open
-	c.open = plan{}
+	c.open = plan{number: p.number + 1}
 	return c.emit(p)
 }
 

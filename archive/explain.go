@@ -19,6 +19,7 @@ type Reuse struct {
 	Built     int64  `json:"built"`              // frames that it had not
 	Bytes     int64  `json:"bytes"`              // that come from the base
 	Shared    int64  `json:"shared,omitempty"`   // those of them whose blocks are shared with it
+	Same      bool   `json:"same,omitempty"`     // the archive is the base, byte for byte, and was not written; see CreateOptions.Elide
 	Unread    int64  `json:"unread"`             // files that were not read, as the index knew their contents
 	BytesRead int64  `json:"bytesRead"`          // of files
 	Young     int64  `json:"young,omitempty"`    // inodes that changed too lately for the next index
@@ -43,7 +44,11 @@ func (r *Reuse) Lines() []string {
 	if r.Refused != "" {
 		add("nothing copied: %s", r.Refused)
 	}
-	add("%d frames copied (%d bytes, %d of them shared), %d made", r.Copied, r.Bytes, r.Shared, r.Built)
+	if r.Same {
+		add("all %d frames and the table of contents are the base's", r.Copied)
+	} else {
+		add("%d frames copied (%d bytes, %d of them shared), %d made", r.Copied, r.Bytes, r.Shared, r.Built)
+	}
 	var reasons []string
 	for why := range r.Why {
 		reasons = append(reasons, why)
@@ -94,18 +99,18 @@ func (c *creator) note(f *frame, number int) error {
 		c.sum.Reuse.Copied++
 	case c.sum.Reuse != nil:
 		c.sum.Reuse.Built++
-		if c.o.Explain && c.base != nil {
-			return c.explain(f, number)
+		if b, _ := c.base.get(); c.o.Explain && b != nil {
+			return c.explain(f, b, number)
 		}
 	}
 	return nil
 }
 
 // explain finds out why the base does not have a frame.
-func (c *creator) explain(f *frame, number int) error {
+func (c *creator) explain(f *frame, b *base, number int) error {
 	if c.before == nil {
 		var err error
-		if c.before, err = c.base.entries(); err != nil {
+		if c.before, err = b.entries(); err != nil {
 			return err
 		}
 	}

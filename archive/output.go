@@ -22,6 +22,8 @@ type output struct {
 	base   *base
 	since  unix.Stat_t // of the base, when it was opened
 	share  atomic.Bool // whether frames of the base may come without their bytes
+	elide  bool        // everything so far is the base from its beginning on; it is in run, and nothing is written
+	same   bool        // all of it is
 	run    piece       // of the base, which has come in and is not written yet
 	taken  []piece     // what of the base came without its bytes
 
@@ -51,12 +53,17 @@ func newOutput(w io.Writer) *output {
 	return o
 }
 
-// copyFrom allows frames of b to come, which must not be the output itself.
-func (o *output) copyFrom(b *base) error {
+// copyFrom allows frames of b to come, which must not be the output itself. With elide nothing is written as long as it would be b.
+func (o *output) copyFrom(b *base, elide bool) error {
 	if err := unix.Fstat(int(b.file.Fd()), &o.since); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	o.base = b
+	if elide && o.file != nil && o.start == 0 {
+		o.elide = true
+		o.share.Store(true)
+		return nil
+	}
 	// Tried by use, with what most likely comes first; whatever comes is written over it.
 	if o.file != nil && b.framed.End() >= o.block && o.start%o.block == 0 && o.clone(o.start, 0, o.block) {
 		o.share.Store(true)
@@ -95,6 +102,11 @@ func (o *output) Write(p []byte) (int, error) {
 func (o *output) frame(n int, stored []byte) error {
 	span := o.base.framed.Frames()[n]
 	o.copied += span.Stored
+	if o.elide = o.elide && span.Offset == o.n; o.elide {
+		o.run.last, o.run.len = n, span.Offset+span.Stored
+		o.n = o.run.len
+		return nil
+	}
 	if stored != nil {
 		if _, err := o.Write(stored); err != nil {
 			return err
@@ -119,6 +131,7 @@ func (o *output) frame(n int, stored []byte) error {
 // flush brings the run into the output.
 func (o *output) flush() error {
 	r := o.run
+	o.elide = false
 	if r.len == 0 {
 		return nil
 	}
@@ -162,11 +175,33 @@ func (o *output) transfer(at, off, n int64) error {
 	return err
 }
 
-// finish writes what is still to be written. What came without its bytes was looked at before it was taken; if the base has
-// changed since, the sums of what is now in the output decide.
-func (o *output) finish() error {
-	if err := o.flush(); err != nil || len(o.taken) == 0 {
+// close writes the tail of the archive, unless all of it turns out to be the base, and looks again at what came from there.
+func (o *output) close(tail []byte) error {
+	if o.elide && o.n == o.base.framed.End() {
+		if err := o.recheck(o.base.file, []piece{o.run}); err != nil {
+			return err
+		}
+		same, err := o.base.endsWith(tail)
+		if err != nil {
+			return err
+		}
+		if o.same = same; same {
+			o.n += int64(len(tail))
+			o.copied = o.n
+			return nil
+		}
+	}
+	if _, err := o.Write(tail); err != nil {
 		return err
+	}
+	return o.recheck(o.file, o.taken)
+}
+
+// recheck looks at what came without its bytes: that was looked at before it was taken; if the base has changed since, the sums of
+// what is now in f decide.
+func (o *output) recheck(f *os.File, taken []piece) error {
+	if len(taken) == 0 {
+		return nil
 	}
 	var now unix.Stat_t
 	if err := unix.Fstat(int(o.base.file.Fd()), &now); err != nil {
@@ -176,9 +211,9 @@ func (o *output) finish() error {
 		return nil
 	}
 	buf := make([]byte, 256<<10)
-	for _, r := range o.taken {
+	for _, r := range taken {
 		for n := r.first; n <= r.last; n++ {
-			if _, err := o.base.sound(o.file, r.at+o.base.framed.Frames()[n].Offset-r.off, o.base.frames[n], buf, nil); err != nil {
+			if _, err := o.base.sound(f, r.at+o.base.framed.Frames()[n].Offset-r.off, o.base.frames[n], buf, nil); err != nil {
 				return fmt.Errorf("frame %d of the base changed while it was copied: %w", n, err)
 			}
 		}

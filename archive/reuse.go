@@ -24,6 +24,34 @@ type base struct {
 	raws   map[int64]struct{} // raw sizes of its frames
 	chunks [][]byte           // a worker's buffer for looking at a frame
 	known  *statindex.Index   // of CRCs
+	lines  toc.Chunks         // of its table of contents
+}
+
+// opening is a base that is being opened while others begin their work. A nil one is that of no base.
+type opening struct {
+	done chan struct{}
+	base *base
+	err  error
+}
+
+func open(f func() (*base, error)) *opening {
+	o := &opening{done: make(chan struct{})}
+	go func() {
+		defer close(o.done)
+		if o.base, o.err = f(); o.err != nil {
+			o.base = nil
+		}
+	}()
+	return o
+}
+
+// get waits for the base. It is nil if there is none, or none of use, which the error then tells.
+func (o *opening) get() (*base, error) {
+	if o == nil {
+		return nil, nil
+	}
+	<-o.done
+	return o.base, o.err
 }
 
 // openBase opens the archive in f for a writer whose frames are made by encoder. An error is the reason why it is of no use.
@@ -32,7 +60,7 @@ func openBase(f *os.File, encoder string, workers int, known *statindex.Index) (
 	if err != nil {
 		return nil, fmt.Errorf("the base: %w", err)
 	}
-	head, frames, err := toc.ReadFrames(framed)
+	head, frames, lines, err := toc.ReadChunks(framed)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("the base: %w", err)
@@ -40,7 +68,7 @@ func openBase(f *os.File, encoder string, workers int, known *statindex.Index) (
 		return nil, fmt.Errorf("the base was compressed by %s, not %s", head.Encoder, encoder)
 	}
 	b := &base{
-		file: f, framed: framed, frames: frames, known: known, at: make(map[[32]byte]int, len(frames)),
+		file: f, framed: framed, frames: frames, known: known, lines: lines, at: make(map[[32]byte]int, len(frames)),
 		raws: make(map[int64]struct{}), chunks: make([][]byte, workers),
 	}
 	for i, fr := range frames {
@@ -61,22 +89,31 @@ func (b *base) mayHold(raw int64) bool {
 	return ok
 }
 
+// find returns the number of a frame with that identity; likely, if it is one.
+func (b *base) find(id [32]byte, likely int) (n int, ok bool) {
+	if likely < len(b.frames) && b.frames[likely].Identity == id {
+		return likely, true
+	}
+	n, ok = b.at[id]
+	return n, ok
+}
+
 // reuse makes f a copy of the base's frame that has the same identity, and reports whether there is one and it is sound.
-func (c *creator) reuse(ctx context.Context, f *frame, worker int) (bool, error) {
+func (c *creator) reuse(ctx context.Context, f *frame, b *base, worker int) (bool, error) {
 	if err := c.digests(ctx, f); err != nil {
 		return false, err
 	}
 	f.identify()
-	n, ok := c.base.at[*f.id]
-	if !ok || c.base.frames[n].Raw != f.raw {
+	n, ok := b.find(*f.id, f.number)
+	if !ok || b.frames[n].Raw != f.raw {
 		return false, nil
 	}
-	bytes, crc, err := c.base.check(n, worker, &c.pool, c.sink.(*framedSink).out.share.Load())
+	bytes, crc, err := b.check(n, worker, &c.pool, c.sink.(*framedSink).out.share.Load())
 	if err != nil {
 		f.damaged = err
 		return false, nil
 	}
-	f.origin, f.bytes, f.stored, f.sum = n, bytes, c.base.frames[n].Stored, c.base.frames[n].Sum
+	f.origin, f.bytes, f.stored, f.sum = n, bytes, b.frames[n].Stored, b.frames[n].Sum
 	f.crc = crc
 	return true, nil
 }
@@ -122,6 +159,16 @@ func (b *base) sound(f io.ReaderAt, off int64, fr zframe.Frame, buf, stored []by
 		return 0, errDamaged
 	}
 	return crc, nil
+}
+
+// endsWith tells whether tail is all that follows the frames.
+func (b *base) endsWith(tail []byte) (bool, error) {
+	have := make([]byte, len(tail)+1)
+	n, err := b.file.ReadAt(have, b.framed.End())
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	return bytes.Equal(have[:n], tail), nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

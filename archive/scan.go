@@ -41,6 +41,13 @@ type scanner struct {
 	sum   *Summary
 	known statindex.Record // of the entry whose header was made last, from the index
 	found statindex.Flags  // and what was seen besides
+	owned [2]owned         // the entry's before, for most have the same
+}
+
+// owned is an id that was translated.
+type owned struct {
+	seen, inside uint32
+	known        bool
 }
 
 type hardLink struct{ dev, ino uint64 }
@@ -176,6 +183,10 @@ func (p Policy) device(path string, whiteout bool, sum *Summary) (keep bool, err
 func (s *scanner) owner(h *tarfmt.Header, e *tree.Entry) error {
 	ids := [2]*uint32{&h.UID, &h.GID}
 	for k, seen := range [2]uint32{e.Stat.Uid, e.Stat.Gid} {
+		if last := s.owned[k]; last.known && last.seen == seen && seen != overflowID {
+			*ids[k] = last.inside
+			continue
+		}
 		kind := idshift.Kind(k)
 		id, err := s.IDs.inside(kind, seen)
 		if err == nil && seen == overflowID && !s.IDs.Arithmetic && !s.IDs.Plain.Of(kind).IsIdentity() && !e.OwnerIsMapped() {
@@ -189,6 +200,7 @@ func (s *scanner) owner(h *tarfmt.Header, e *tree.Entry) error {
 				return err
 			}
 		}
+		s.owned[k] = owned{seen, id, err == nil}
 		*ids[k] = id
 	}
 	return nil

@@ -123,10 +123,7 @@ func (s *framedSink) settle(sum [32]byte) {
 func (s *framedSink) close(policy map[string]string) (int64, error) {
 	tail, err := s.table.Finish(toc.Header{Encoder: s.encoders[0].Name(), Policy: policy}, s.frames)
 	if err == nil {
-		_, err = s.out.Write(tail)
-	}
-	if err == nil {
-		err = s.out.finish()
+		err = s.out.close(tail)
 	}
 	return s.out.n, err
 }

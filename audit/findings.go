@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/tree"
@@ -234,20 +235,25 @@ func (w *walker) stub(e *tree.Entry, here *level) error {
 	return nil
 }
 
-// leftovers are trees and files that somebody has not finished with, or was killed over.
-var leftovers = []struct {
+// leftoverKind is one kind of what somebody has not finished with, or was killed over.
+type leftoverKind struct {
 	id, what string
 	name     *regexp.Regexp
-}{
-	{"leftover.partial", "an unfinished file or tree of nsferry's", regexp.MustCompile(`^\..+\.partial-[0-9a-zA-Z]{4,16}$`)},
-	{"leftover.sbuild", "a chroot that sbuild has left", regexp.MustCompile(`^tmp\.sbuild\.[0-9A-Za-z]+$`)},
-	{"leftover.mmdebstrap", "a chroot that mmdebstrap has left", regexp.MustCompile(`^mmdebstrap\.[0-9A-Za-z_]{8,}$`)},
 }
+
+// leftovers are the kinds. They are made when they are asked for: compiling them would cost every start of the program, on both sides of the border.
+var leftovers = sync.OnceValue(func() []leftoverKind {
+	return []leftoverKind{
+		{"leftover.partial", "an unfinished file or tree of nsferry's", regexp.MustCompile(`^\..+\.partial-[0-9a-zA-Z]{4,16}$`)},
+		{"leftover.sbuild", "a chroot that sbuild has left", regexp.MustCompile(`^tmp\.sbuild\.[0-9A-Za-z]+$`)},
+		{"leftover.mmdebstrap", "a chroot that mmdebstrap has left", regexp.MustCompile(`^mmdebstrap\.[0-9A-Za-z_]{8,}$`)},
+	}
+})
 
 // leftover tells of such a name, and keeps what is below it out of all findings.
 func (w *walker) leftover(e *tree.Entry) bool {
 	name := filepath.Base(w.abs(e.Path))
-	for _, l := range leftovers {
+	for _, l := range leftovers() {
 		if !l.name.MatchString(name) {
 			continue
 		}

@@ -14,6 +14,8 @@ type Increment struct {
 	Record  *os.File `json:"-"` // empty: gets the next index, or nothing where there can be none
 	Origin  string   // what the next index records as the tree's origin
 	Explain bool     // find out why frames are not copied
+	// Elide allows to write nothing when the archive is the base, byte for byte, and says so in Reuse.Same.
+	Elide bool
 }
 
 // incrementAt are the places of an Increment's files among those of the half, 0 for those that are not there.
@@ -41,6 +43,7 @@ func (at incrementAt) open(root *os.File, files []*os.File, i *Increment, o *arc
 	}
 	if at.Index > 0 {
 		o.Index, x.noIndex = statindex.Read(files[at.Index], root)
+		x.before = o.Index
 	}
 	if at.Record > 0 {
 		x.out = files[at.Record]

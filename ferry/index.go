@@ -11,6 +11,7 @@ import (
 type indexer struct {
 	out    *os.File // nil: nobody asks for one
 	origin string
+	before *statindex.Index // of the tree, or nil
 	writer *statindex.Writer
 	why    string
 }
@@ -21,7 +22,7 @@ func (x *indexer) begin(root *os.File) func() *statindex.Writer {
 		return nil
 	}
 	return func() *statindex.Writer {
-		w, err := statindex.NewWriter(root, statindex.Options{Origin: x.origin})
+		w, err := statindex.NewWriter(root, statindex.Options{Origin: x.origin, Before: x.before})
 		if err != nil {
 			x.why = err.Error()
 			return nil

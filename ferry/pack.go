@@ -161,7 +161,7 @@ func (a packArgs) create(ctx context.Context, in *userns.Inner, root *os.File) (
 	o := a.Options
 	c := archive.CreateOptions{
 		ScanOptions: archive.ScanOptions{IDs: a.IDs, Policy: o.Policy, Exclude: o.Exclude, CrossMounts: o.CrossMounts, ClampMTime: o.ClampMTime},
-		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Header: o.Target.header(), Progress: report(in), Explain: o.Explain,
+		Format:      o.Format, Level: o.Level, Workers: Workers(o.Workers), Header: o.Target.header(), Progress: report(in), Explain: o.Explain, Elide: o.Elide,
 	}
 	x := a.At.open(root, in.Files, &o.Increment, &c)
 	sum, err := archive.Create(ctx, root, in.Files[0], c)

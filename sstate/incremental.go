@@ -22,9 +22,9 @@ const (
 
 // increment opens what an earlier state of the tree can save of the work: the base and the index. close releases it, keeping the
 // next index if it was written. Without a base why tells the reason.
-func (c *Cache) increment(ctx context.Context, key store.Key, dir string, o *SaveOptions) (why string, done func() error, err error) {
+func (c *Cache) increment(ctx context.Context, key store.Key, dir string, o *SaveOptions) (base *os.File, why string, done func() error, err error) {
 	x := openTreeIndex(o.Indexes, dir, false)
-	base, why, err := c.base(ctx, key, o, x)
+	base, elide, why, err := c.base(ctx, key, o, x)
 	done = func() error {
 		if base != nil {
 			return errors.Join(x.close(), base.Close())
@@ -32,54 +32,55 @@ func (c *Cache) increment(ctx context.Context, key store.Key, dir string, o *Sav
 		return x.close()
 	}
 	if err != nil {
-		return "", nil, errors.Join(err, done())
+		return nil, "", nil, errors.Join(err, done())
 	}
 	i := &o.Pack.Increment
-	i.Base, i.Record, i.Origin = base, x.next(), key.String()
+	i.Base, i.Record, i.Origin, i.Elide = base, x.next(), key.String(), elide
 	if !o.Paranoid {
 		i.Index = x.old
 	}
-	return why, done, nil
+	return base, why, done, nil
 }
 
-// base opens the archive that Base says, nil and the reason when there is none that may be used. A file that is named must be there.
-func (c *Cache) base(ctx context.Context, key store.Key, o *SaveOptions, x *treeIndex) (f *os.File, why string, err error) {
+// base opens the archive that Base says, nil and the reason when there is none that may be used. A file that is named must be there. elide tells
+// that it is an entry of the store, of which another one can be a link.
+func (c *Cache) base(ctx context.Context, key store.Key, o *SaveOptions, x *treeIndex) (f *os.File, elide bool, why string, err error) {
 	name := o.Base
 	switch {
 	case name == BaseNone:
-		return nil, "no base is wanted", nil
+		return nil, false, "no base is wanted", nil
 	case name == "" || name == BaseAuto:
 		if name, err = c.likely(ctx, key, x); errors.Is(err, fs.ErrNotExist) {
-			return nil, "no entry is likely to be an earlier state of the tree", nil
+			return nil, false, "no entry is likely to be an earlier state of the tree", nil
 		}
 	case isFile(name):
 		if o.Sign != nil {
-			return nil, "what is signed cannot be based on a file that nobody has signed", nil
+			return nil, false, "what is signed cannot be based on a file that nobody has signed", nil
 		}
 		f, err = os.Open(name)
-		return f, "", err
+		return f, false, "", err
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, false, "", err
 	}
 	k, err := store.ParseKey(name)
 	if err != nil {
-		return nil, "", fmt.Errorf("base %s: %w", name, err)
+		return nil, false, "", fmt.Errorf("base %s: %w", name, err)
 	}
 	entry, err := c.Store.Get(ctx, k)
 	if isMiss(err) {
-		return nil, "the base: " + err.Error(), nil
+		return nil, false, "the base: " + err.Error(), nil
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, false, "", err
 	}
 	if o.Sign != nil {
 		// The base's own table says what is in its frames. Only who has signed it can be trusted to have got that right.
 		if _, err := checkSignature(entry, []minisign.PublicKey{o.Sign.Public()}); err != nil {
-			return nil, fmt.Sprintf("the base %s: %v", k, err), entry.Close()
+			return nil, false, fmt.Sprintf("the base %s: %v", k, err), entry.Close()
 		}
 	}
-	return entry.File, "", nil
+	return entry.File, true, "", nil
 }
 
 // isFile tells a file from a key.

@@ -32,6 +32,7 @@ type Saved struct {
 	Key     string `json:"key"`
 	Present bool   `json:"present,omitempty"` // the store had the entry already, and nothing was done
 	Signed  bool   `json:"signed,omitempty"`
+	Linked  bool   `json:"linked,omitempty"` // nothing has changed since the base: the entry is another name of that file
 	// Sync is how many seconds it took to get the entry, once written, onto the disk and under its name.
 	Sync float64 `json:"sync,omitempty"`
 	archive.Summary
@@ -57,7 +58,7 @@ func (c *Cache) Save(ctx context.Context, key store.Key, dir string, o SaveOptio
 	defer func() { err = errors.Join(err, p.Abort()) }() // no effect once committed
 	o.Pack.Format = archive.Framed
 	o.Pack.Hold = append(o.Pack.Hold, p.Lock())
-	why, done, err := c.increment(ctx, key, dir, &o)
+	base, why, done, err := c.increment(ctx, key, dir, &o)
 	if err != nil {
 		return s, err
 	}
@@ -66,21 +67,26 @@ func (c *Cache) Save(ctx context.Context, key store.Key, dir string, o SaveOptio
 		return s, err
 	}
 	unbased(&s.Summary, why)
-	if err := ferry.Whole(p.File(), s.Summary, archive.Framed); err != nil {
+	content := p.File()
+	if r := s.Reuse; r != nil && r.Same {
+		p.Repeat(base)
+		content = base
+	}
+	if err := ferry.Whole(content, s.Summary, archive.Framed); err != nil {
 		return s, fmt.Errorf("save %s: %w", key, err)
 	}
-	if err = c.publish(ctx, p, key, o, &s); err == nil && !s.Present {
+	if err = c.publish(ctx, p, key, content, o.Sign, &s); err == nil && !s.Present {
 		c.refer(dir, key)
 	}
 	return s, err
 }
 
 // publish signs the entry, if that is asked for, and gives it its name.
-func (c *Cache) publish(ctx context.Context, p *store.Pending, key store.Key, o SaveOptions, s *Saved) error {
+func (c *Cache) publish(ctx context.Context, p *store.Pending, key store.Key, content *os.File, by *minisign.SecretKey, s *Saved) error {
 	var sig []byte
-	if o.Sign != nil {
+	if by != nil {
 		var err error
-		if sig, err = sign(p.File(), key, *o.Sign); err != nil {
+		if sig, err = sign(content, key, *by); err != nil {
 			return fmt.Errorf("sign %s: %w", key, err)
 		}
 	}
@@ -91,7 +97,7 @@ func (c *Cache) publish(ctx context.Context, p *store.Pending, key store.Key, o 
 	if err := p.Commit(); err != nil {
 		return err
 	}
-	s.Sync = time.Since(begin).Seconds()
+	s.Sync, s.Linked = time.Since(begin).Seconds(), p.Linked()
 	if s.Present = !p.Published(); s.Present || sig == nil {
 		return nil
 	}

@@ -25,6 +25,7 @@ const (
 // Options say what an index records beside inodes.
 type Options struct {
 	Origin string // where the tree came from or goes to, at most 4096 bytes
+	Before *Index // of the tree, earlier: how many inodes may come. May be nil
 }
 
 // Writer collects what is found in a tree. It takes 88 bytes an inode, and is safe for concurrent use.
@@ -61,7 +62,12 @@ func NewWriter(root *os.File, o Options) (*Writer, error) {
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
 		return nil, os.NewSyscallError("clock_gettime", err)
 	}
-	return &Writer{head: header{place: p, begun: now.Nano(), origin: o.Origin}}, nil
+	w := &Writer{head: header{place: p, begun: now.Nano(), origin: o.Origin}}
+	if o.Before != nil {
+		n := len(o.Before.inos) + 100
+		w.order, w.table = make([]ordinal, 0, n), make([]byte, 0, n*recordLen)
+	}
+	return w, nil
 }
 
 // stampedHere makes sure that this kernel stamps the inodes of the filesystem.

@@ -120,14 +120,14 @@ func (c *Copier) meta(e *Entry) (Meta, error) {
 
 // file copies a regular file: through Content in a worker, or by reading it here.
 func (c *Copier) file(ctx context.Context, e *Entry, m Meta) error {
-	seen := e.Stat
+	seen, name := e.Stat, e.Path // what follows may run when e is another one already
 	if c.Content != nil {
-		return c.b.Fill(ctx, e.Path, m, func(dst *os.File) error {
-			f, err := OpenFile(c.from, e.Path, &seen)
+		return c.b.Fill(ctx, name, m, func(dst *os.File) error {
+			f, err := OpenFile(c.from, name, &seen)
 			if err != nil {
 				return err
 			}
-			src := os.NewFile(uintptr(f.fd), e.Path)
+			src := os.NewFile(uintptr(f.fd), name)
 			defer src.Close()
 			return c.Content(dst, src)
 		})

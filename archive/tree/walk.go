@@ -72,6 +72,7 @@ type walk struct {
 	hold  bool // see EachHandle
 	mount uint64
 	stack []walkDir
+	entry Entry  // the one that is visited
 	path  []byte // of the directory on top, with its "/"; one for all levels, or a deep tree takes its depth squared
 	// enter opens a directory that was visited; fd -1 is one that somebody else takes over.
 	enter func(*Entry) (fd int, err error)
@@ -140,24 +141,25 @@ func (w *walk) next() error {
 	if w.before != nil && w.before(top.fd, base) {
 		return nil
 	}
-	e := Entry{Dir: top.fd, Base: base, Path: string(append(w.path, base...))}
+	e := &w.entry
+	*e = Entry{Dir: top.fd, Base: base, Path: string(append(w.path, base...))}
 	if err := e.look(w.hold); err != nil {
 		return err
 	}
 	defer e.release()
 	e.Mount = e.Stat.Mnt_id != w.mount
-	err := w.visit(&e)
+	err := w.visit(e)
 	if errors.Is(err, ErrSkipDir) {
 		return nil
 	}
 	if err != nil || e.Type() != unix.S_IFDIR {
 		return err
 	}
-	fd, err := w.enter(&e)
+	fd, err := w.enter(e)
 	if err != nil || fd < 0 {
 		return err
 	}
-	return w.push(fd, &e)
+	return w.push(fd, e)
 }
 
 func openVisited(e *Entry) (int, error) {

@@ -162,6 +162,29 @@ const tocWindow = 32 << 20
 // TOC returns the lines of the table of contents as a stream that is decoded on up to two goroutines, after its sum
 // was checked. The caller closes it.
 func (f *File) TOC() (io.ReadCloser, error) {
+	stream, err := f.checkTOC(io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	return readTOC(stream, nil), nil
+}
+
+// TOCFrames is TOC for who also wants the table's zstd frames, which lie one behind the other in stored: frame is told of each, before
+// its lines are read, where it lies there.
+func (f *File) TOCFrames(frame func(Span)) (in io.ReadCloser, stored []byte, err error) {
+	var b bytes.Buffer
+	if _, err := f.checkTOC(&b); err != nil {
+		return nil, nil, err
+	}
+	return readTOC(bytes.NewReader(b.Bytes()), frame), b.Bytes(), nil
+}
+
+func readTOC(stored io.Reader, frame func(Span)) io.ReadCloser {
+	return NewParallelReader(stored, Options{Workers: 2, MaxWindow: tocWindow, Frame: frame})
+}
+
+// checkTOC compares the sum of the table of contents, writes it to w on the way and returns it, rewound.
+func (f *File) checkTOC(w io.Writer) (*io.SectionReader, error) {
 	const head = skipHeaderLen + sha256.Size
 	var want [sha256.Size]byte
 	if err := readAt(f.r, want[:], f.toc.Offset+skipHeaderLen); err != nil {
@@ -169,7 +192,7 @@ func (f *File) TOC() (io.ReadCloser, error) {
 	}
 	stream := io.NewSectionReader(f.r, f.toc.Offset+head, f.toc.Stored-head)
 	h := sha256.New()
-	if n, err := io.CopyBuffer(h, stream, make([]byte, 256<<10)); err != nil {
+	if n, err := io.CopyBuffer(io.MultiWriter(h, w), stream, make([]byte, 256<<10)); err != nil {
 		return nil, err
 	} else if n != stream.Size() {
 		return nil, ErrTruncated
@@ -177,10 +200,8 @@ func (f *File) TOC() (io.ReadCloser, error) {
 	if !bytes.Equal(h.Sum(nil), want[:]) {
 		return nil, corrupt("table of contents", "sha256 differs")
 	}
-	if _, err := stream.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	return NewParallelReader(stream, Options{Workers: 2, MaxWindow: tocWindow}), nil
+	_, err := stream.Seek(0, io.SeekStart)
+	return stream, err
 }
 
 func (f *File) decoder() (*Decoder, error) {

@@ -54,26 +54,12 @@ type Globals struct {
 	Version    kong.VersionFlag `help:"Print the version and exit."`
 }
 
-// Validate refuses what the types alone let through. Kong calls it after parsing.
-func (g *Globals) Validate() error {
+// check refuses what the types alone let through.
+func (g *Globals) check() error {
 	if g.Jobs < 0 {
 		return &userns.UsageError{What: "--jobs must not be negative"}
 	}
 	return nil
-}
-
-// runOnly and debsOnly are the parts of the grammar that `nsferry run …` and `nsferry debs …` need. kong takes milliseconds to build all of
-// it, and builders call these hundreds of times.
-type runOnly struct {
-	Globals
-
-	Run runCmd `cmd:"" group:"namespace" help:"Run a command as inner root, in a rootfs or in your own root directory."`
-}
-
-type debsOnly struct {
-	Globals
-
-	Debs debsCmd `cmd:"" group:"cache" help:"A cache of Debian packages: lend them to rootfs trees, take what they have downloaded."`
 }
 
 // newParser builds the grammar that args need. Output of --help and --version goes to out; exit is called instead of
@@ -83,19 +69,10 @@ func newParser(args []string, out *Out, exit func(int)) (*kong.Kong, *Globals, e
 	if err != nil {
 		return nil, nil, err
 	}
-	var all cli
-	grammar, g := any(&all), &all.Globals
-	// A configuration file is checked against the whole grammar.
-	if len(args) > 0 && len(config) == 0 {
-		switch args[0] {
-		case "run":
-			var some runOnly
-			grammar, g = &some, &some.Globals
-		case "debs":
-			var some debsOnly
-			grammar, g = &some, &some.Globals
-		}
+	if len(config) > 0 { // which is checked against the whole grammar
+		args = nil
 	}
+	grammar, g := partFor(args)
 	parser, err := kong.New(grammar,
 		kong.Name("nsferry"),
 		kong.Description("Move rootfs artifacts across a user-namespace border without root."),

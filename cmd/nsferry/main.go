@@ -80,6 +80,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if left >= 0 {
 		return left
 	}
+	if err == nil {
+		err = g.check()
+	}
 	if err != nil {
 		return out.finish("", err, exitUsage)
 	}

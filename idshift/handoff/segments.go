@@ -13,7 +13,7 @@ import (
 // Chunk sizes in bytes: what is moved between two looks at the context.
 const (
 	rangeChunk = 16 << 20
-	copyChunk  = 1 << 20
+	copyChunk  = 256 << 10 // what a core's own cache holds, so that who is shown the data does not fetch them a second time
 )
 
 // copier copies the data segments of src to the same offsets of dst, or, where dst is nil, only shows them.
@@ -22,7 +22,6 @@ type copier struct {
 	dst, src *os.File
 	size     int64
 	method   Method // Range until the kernel refuses, then Copy
-	buf      []byte // of copyChunk bytes, made when it is needed first
 	holes    int64
 }
 
@@ -113,10 +112,10 @@ func (c *copier) step(off, n int64) (int64, error) {
 		}
 		c.method = Copy
 	}
-	if c.buf == nil {
-		c.buf = make([]byte, copyChunk)
+	if len(c.Buffer) == 0 {
+		c.Buffer = make([]byte, min(c.size, copyChunk))
 	}
-	part := c.buf[:min(n, copyChunk)]
+	part := c.Buffer[:min(n, int64(len(c.Buffer)))]
 	got := 0
 	err := c.kernel.call("pread", c.src.Name(), func() (err error) {
 		got, err = unix.Pread(int(c.src.Fd()), part, off)

@@ -29,6 +29,9 @@ type Ladder struct {
 	// See, if not nil, is shown the data that is copied, in order and without the holes; the bytes are the ladder's again when
 	// it returns. The kernel's own copying shows nobody anything, so that Range is left out then. A reflink shows nothing.
 	See func(off int64, data []byte) error
+	// Buffer is what data go through that the kernel does not copy by itself. One is made where it is empty; who copies many
+	// small files spares making many.
+	Buffer []byte
 
 	kernel kernel
 }

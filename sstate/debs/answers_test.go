@@ -142,7 +142,7 @@ func TestRecord(t *testing.T) {
 			check(t, err)
 			r.save(l)
 		}()
-		return checkFile(f, sums, r)
+		return checkFile(f, sums, r, make([]byte, bufSize))
 	}
 	known := func() int { return len(openRecord(dir).known) }
 

@@ -59,9 +59,9 @@ func state(t testing.TB, path string) string {
 	return fmt.Sprintf("%d:%d %v %v %d\n%s%q", sys.Uid, sys.Gid, st.Mode(), st.ModTime(), sys.Ino, attrs, data)
 }
 
-// TestPoison: whatever an inner process does to debs while and after they are exported and imported, nothing in the cache changes, and
+// TestPoisonSoak: whatever an inner process does to debs while and after they are exported and imported, nothing in the cache changes, and
 // nothing gets there that is not right.
-func TestPoison(t *testing.T) {
+func TestPoisonSoak(t *testing.T) {
 	tier.Program(t, "python3", "setfacl", "getfattr")
 	all := []sample{deb(t, "alpha", "1", "amd64"), deb(t, "beta", "1", "all"), deb(t, "gamma", "1", "all")}
 	seconds := tier.Soaking("20", "1")

@@ -227,7 +227,7 @@ func (x *exporter) rightInCache(s Step) bool {
 		return false // vanished or replaced; taking the deb says more
 	}
 	defer f.Close()
-	if checkFile(f, x.index[s.pkg], x.digests) != nil {
+	if checkFile(f, x.index[s.pkg], x.digests, make([]byte, bufSize)) != nil {
 		return false
 	}
 	x.sum.Same++

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nsferry/nsferry/idshift/handoff"
 	"github.com/nsferry/nsferry/idshift/userns"
@@ -162,8 +163,15 @@ func TestExportJudges(t *testing.T) {
 		if sum.Local != 1 || !slices.Equal(sum.Unlisted, []string{stranger.FileName()}) || sum.Copied != 0 || len(w.cached()) != 0 {
 			t.Errorf("export: %+v, cache %q", sum, w.cached())
 		}
-		// The local package with other contents is no local package.
 		w.inside("sh", "-c", `cd "$1" && rm -r ./*`, "sh", w.archives())
+		// What is larger than all of that name is not read: this one would take a minute.
+		w.inside("truncate", "-s", "64G", filepath.Join(w.archives(), local.FileName()))
+		start := time.Now()
+		sum, err = Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{LocalRepos: []string{repo}})
+		if len(sum.Refused) != 1 || !strings.Contains(sum.Refused[0].Reason, "68719476736 bytes") || time.Since(start) > 10*time.Second {
+			t.Errorf("export: %+v, %v, after %v", sum, err, time.Since(start))
+		}
+		// The local package with other contents is no local package.
 		w.put(rebuilt.FileName(), rebuilt.data, 0o644)
 		w.put(stranger.FileName(), stranger.data, 0o644)
 		settled()

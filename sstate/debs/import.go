@@ -4,14 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
-
-	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift/handoff"
 	"github.com/nsferry/nsferry/idshift/userns"
 )
@@ -91,9 +85,6 @@ func Import(ctx context.Context, env EnvFunc, dl, root string, o ImportOptions) 
 	return m.sum, nil
 }
 
-// maxOpen is how many debs are open at once, and go to a half together; every process may open 1024 files.
-const maxOpen = 500
-
 // importer is one Import.
 type importer struct {
 	ImportOptions
@@ -101,12 +92,11 @@ type importer struct {
 	dl       *cache
 	there    Listing // DL
 	archives Listing
-	entered  bool // archives were listed by a half in the namespace
-	// unsettled is what the archives are to be, and are not yet: the first half that places debs sees to it.
-	unsettled *settleArgs
-	index     Index
-	digests   *record
-	sum       Imported
+	entered  bool              // archives were listed by a half in the namespace
+	settling *errand[struct{}] // the archives become what they are to be
+	lookup   *errand[Index]    // what the lists say
+	digests  *record
+	sum      Imported
 }
 
 func (m *importer) close() (err error) {
@@ -162,13 +152,18 @@ func (m *importer) run(ctx context.Context, env EnvFunc, dl, root string) (err e
 	if err != nil {
 		return err
 	}
-	if a := m.settleArgs(e); !m.settled(e, a) {
-		m.unsettled = &a
+	a := m.settleArgs(e)
+	m.settling = send(func() (none struct{}, err error) {
+		if !m.settled(e, a) {
+			none, err = settleHalf.Run(ctx, e, a, nil, m.rootfs.root)
+		}
+		return none, err
+	})
+	defer m.settling.wait()
+	err = m.apply(ctx, e, plan)
+	if err == nil {
+		_, err = m.settling.wait()
 	}
-	if err := m.apply(ctx, e, plan); err != nil || m.unsettled == nil {
-		return err
-	}
-	_, err = settleHalf.Run(ctx, e, *m.unsettled, nil, m.rootfs.root)
 	return err
 }
 
@@ -217,143 +212,4 @@ func (m *importer) settled(e *userns.Env, a settleArgs) bool {
 		uid, ok = e.Plain.UID.ToOutside(0)
 	}
 	return ok && l.Dir.UID == uid && l.Dir.Mode&0o7777 == a.Mode
-}
-
-// apply brings in what the plan says.
-func (m *importer) apply(ctx context.Context, e *userns.Env, plan []Step) error {
-	var todo []Step
-	for _, s := range plan {
-		switch s.Action {
-		case Same:
-			m.sum.Same++
-		case Leave:
-			m.sum.Left++
-		case Refuse:
-			m.sum.Damaged = append(m.sum.Damaged, Refusal{s.File, s.Reason})
-		default:
-			todo = append(todo, s)
-		}
-	}
-	if len(todo) == 0 {
-		return nil
-	}
-	var err error
-	m.digests = openRecord(m.dl.dir)
-	if m.index, err = lookUp(ctx, m.rootfs, m.Lists, packageNames(todo)); err != nil {
-		return err
-	}
-	for c := range slices.Chunk(todo, maxOpen) {
-		if err := m.bring(ctx, e, c); err != nil {
-			return err
-		}
-	}
-	m.digests.save(m.there)
-	return nil
-}
-
-// bring opens, checks and places some debs.
-func (m *importer) bring(ctx context.Context, e *userns.Env, steps []Step) error {
-	orders := make([]order, len(steps))
-	files := make([]*os.File, len(steps))
-	errs := make([]error, len(steps))
-	defer func() {
-		for _, f := range files {
-			f.Close() // nil is an error that nobody needs
-		}
-	}()
-	var group errgroup.Group
-	group.SetLimit(workers(m.Workers))
-	for i, s := range steps {
-		group.Go(func() error {
-			files[i], orders[i], errs[i] = m.check(e, s)
-			return ctx.Err()
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	var good []Step
-	a := placeArgs{Rest: m.rootfs.rest, Owner: ownerIn(e), Settle: m.unsettled, Link: m.Link, Workers: m.Workers}
-	passed := []*os.File{m.rootfs.root}
-	for i, s := range steps {
-		if errs[i] != nil {
-			m.sum.Damaged = append(m.sum.Damaged, Refusal{s.File, errs[i].Error()})
-			continue
-		}
-		good = append(good, s)
-		a.Orders = append(a.Orders, orders[i])
-		passed = append(passed, files[i])
-	}
-	if len(good) == 0 {
-		return nil
-	}
-	all, err := placeHalf.Run(ctx, e, a, nil, passed...)
-	if err != nil {
-		return err
-	}
-	m.unsettled = nil
-	return m.count(good, all)
-}
-
-// check opens a deb of DL and looks whether it is right.
-func (m *importer) check(e *userns.Env, s Step) (_ *os.File, o order, err error) {
-	f, err := openRegular(m.dl.dir, s.File)
-	if err != nil {
-		return nil, o, err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-		}
-	}()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, o, &fs.PathError{Op: "fstat", Path: s.File, Err: err}
-	}
-	sums := m.index[s.pkg]
-	if err := checkFile(f, sums, m.digests); err != nil {
-		return nil, o, err
-	}
-	return f, order{Name: bytesName(s.File), Hard: linkable(f, &st, e), Sure: len(sums) > 0, Check: s.Action == Check, MTime: st.Mtim.Nano()}, nil
-}
-
-// linkable tells whether a hard link in a rootfs leaves DL's file safe, and readable there. Foreign code runs in the plain map; so the
-// owner must have no place in it, and nobody who has may write. The owner must be the caller, too: who may link a file of
-// another's depends on fs.protected_hardlinks.
-func linkable(f *os.File, st *unix.Stat_t, e *userns.Env) bool {
-	if st.Uid != e.Caller.UID || st.Mode&0o6002 != 0 || st.Mode&0o004 == 0 {
-		return false
-	}
-	if _, inside := e.Plain.UID.ToInside(st.Uid); inside {
-		return false
-	}
-	if _, inside := e.Plain.GID.ToInside(st.Gid); inside && st.Mode&0o020 != 0 {
-		return false
-	}
-	_, err := unix.Fgetxattr(int(f.Fd()), tree.XattrAccess, nil)
-	return err == unix.ENODATA || err == unix.EOPNOTSUPP
-}
-
-func (m *importer) count(steps []Step, all []placed) error {
-	if m.sum.Methods == nil {
-		m.sum.Methods = map[handoff.Method]int{}
-	}
-	for i, s := range steps {
-		switch err := all[i].Problem.err(); {
-		case fatal(err):
-			return fmt.Errorf("%s: %w", s.File, err)
-		case err != nil:
-			m.sum.Refused = append(m.sum.Refused, Refusal{s.File, err.Error()})
-		case all[i].Method == kept:
-			m.sum.Same++
-		default:
-			m.sum.Brought++
-			m.sum.Bytes += s.Size
-			m.sum.Methods[all[i].Method]++
-		}
-	}
-	if m.Progress != nil {
-		m.Progress(m.sum.Bytes)
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -37,8 +38,13 @@ func findLocal(dirs []string) (*localRepos, error) {
 	return l, nil
 }
 
-// maybe tells whether a local repository has a package of that name, version and architecture.
-func (l *localRepos) maybe(p Package) bool { return len(l.files[p.pool()]) > 0 }
+// maybe tells whether a local repository has a package of that name, version and architecture, in a file of that size.
+func (l *localRepos) maybe(p Package, size int64) bool {
+	return slices.ContainsFunc(l.files[p.pool()], func(path string) bool {
+		st, err := os.Stat(path)
+		return err != nil || st.Size() == size // has tells what is wrong
+	})
+}
 
 // has tells whether it also has that content.
 func (l *localRepos) has(p Package, got Sum) (bool, error) {
@@ -65,7 +71,7 @@ func (l *localRepos) sum(path string) (Sum, error) {
 		return Sum{}, err
 	}
 	defer f.Close()
-	s, err := digest(f)
+	s, err := digest(f, make([]byte, bufSize))
 	if err == nil {
 		l.sums[path] = s
 	}

@@ -45,9 +45,9 @@ func valid(v string) bool {
 	return i != len(v)-1 && i < 10 && (dash < 0 || dash < i || !strings.Contains(v[dash:], ":"))
 }
 
-// TestCompareVersions compares thousands of pairs with dpkg's own order, asked of the one program that compares them by a batch: perl's
+// TestCompareVersionsSoak compares thousands of pairs with dpkg's own order, asked of the one program that compares them by a batch: perl's
 // Dpkg::Version, which is dpkg's.
-func TestCompareVersions(t *testing.T) {
+func TestCompareVersionsSoak(t *testing.T) {
 	tier.Program(t, "perl")
 	tier.Have(t, exec.Command("perl", "-MDpkg::Version", "-e1").Run() == nil, "perl's Dpkg::Version (package libdpkg-perl)")
 	r := rand.New(rand.NewPCG(1, 2))

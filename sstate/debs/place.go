@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/idshift/handoff"
@@ -34,7 +33,6 @@ type order struct {
 type placeArgs struct {
 	Rest    string
 	Owner   owner
-	Settle  *settleArgs // what apt's archives are to be first, if they are not
 	Link    Link
 	Orders  []order
 	Workers int
@@ -53,11 +51,6 @@ var placeHalf = userns.Half[placeArgs, []placed]{Name: "debs-place", Func: func(
 		return nil, err
 	}
 	defer root.Close()
-	if a.Settle != nil {
-		if err := a.Settle.settle(root); err != nil {
-			return nil, err
-		}
-	}
 	dir, err := openArchives(root)
 	if err != nil {
 		return nil, err
@@ -67,23 +60,16 @@ var placeHalf = userns.Half[placeArgs, []placed]{Name: "debs-place", Func: func(
 		return nil, fmt.Errorf("%d debs, %d files", len(a.Orders), len(in.Files)-1)
 	}
 	all := make([]placed, len(a.Orders))
-	var group errgroup.Group
-	group.SetLimit(workers(a.Workers))
-	for i, o := range a.Orders {
-		group.Go(func() error {
-			m, err := a.place(ctx, dir, in.Files[1+i], o)
-			all[i] = placed{m, toProblem(err)}
-			return nil
-		})
-	}
-	return all, group.Wait()
+	err = crew(ctx, workers(a.Workers), len(all), func(ctx context.Context, i int, buf []byte) error {
+		m, err := a.place(ctx, dir, in.Files[1+i], a.Orders[i], buf)
+		all[i] = placed{m, toProblem(err)}
+		return nil
+	})
+	return all, err
 }}
 
 // place puts the deb src into dir.
-func (a placeArgs) place(ctx context.Context, dir, src *os.File, o order) (handoff.Method, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
+func (a placeArgs) place(ctx context.Context, dir, src *os.File, o order, buf []byte) (handoff.Method, error) {
 	if o.Check && isRight(dir, src, o) {
 		return kept, nil
 	}
@@ -99,7 +85,7 @@ func (a placeArgs) place(ctx context.Context, dir, src *os.File, o order) (hando
 	if a.Link == LinkHard {
 		return "", errors.New("a hard link would let the inner side own or write the cached file, or it could not read it; --link=safe finds another way")
 	}
-	return a.copyInto(ctx, dir, src, o)
+	return a.copyInto(ctx, dir, src, o, buf)
 }
 
 // notLinkable tells the answers of linkat(2) that lead to a copy.
@@ -130,27 +116,22 @@ func linkInto(dir, src *os.File, name string) error {
 }
 
 // copyInto makes name in dir a copy of src that is inner root's.
-func (a placeArgs) copyInto(ctx context.Context, dir, src *os.File, o order) (_ handoff.Method, err error) {
+func (a placeArgs) copyInto(ctx context.Context, dir, src *os.File, o order, buf []byte) (_ handoff.Method, err error) {
 	// The original stays in DL, so that there is nothing to lose by leaving the time of writing to the system.
 	p, err := handoff.NewPending(dir, string(o.Name), handoff.Options{Mode: debMode, Overwrite: handoff.Replace, NoSync: true})
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, p.Abort()) }() // no effect once committed
-	ladder := handoff.Ladder{}
+	ladder := handoff.Ladder{Buffer: buf}
 	if a.Link == LinkCopy {
 		ladder.Top = handoff.Copy
 	}
-	res, err := handoff.Transfer(ctx, p.File(), src, ladder)
-	if errors.Is(err, handoff.ErrChanged) { // a link that came or went changes the file's ctime
-		if err = unix.Ftruncate(int(p.File().Fd()), 0); err == nil {
-			res, err = handoff.Transfer(ctx, p.File(), src, ladder)
-		}
-	}
+	method, err := transfer(ctx, p.File(), src, ladder, nil)
 	if err != nil {
 		return "", err
 	}
-	if a.Link == LinkReflink && res.Method != handoff.Reflink {
+	if a.Link == LinkReflink && method != handoff.Reflink {
 		return "", errors.New("the filesystems cannot share blocks, and --link=reflink allows nothing else")
 	}
 	if err := a.Owner.chown(p.File(), 0, 0); err != nil {
@@ -159,7 +140,7 @@ func (a placeArgs) copyInto(ctx context.Context, dir, src *os.File, o order) (_ 
 	if err := setMTime(p.File(), o.MTime); err != nil {
 		return "", err
 	}
-	return res.Method, p.Commit()
+	return method, p.Commit()
 }
 
 // isRight tells whether the file that is there may stay: it has the same bytes, or nobody knows which of the two is right

@@ -111,6 +111,19 @@ func (r *record) sum(f File) (Sum, bool) {
 	return Sum{f.Size, k.sha256}, ok
 }
 
+// get returns the digest of an open file whose stat is st: the one on record, or it reads the file.
+func (r *record) get(f *os.File, st *unix.Stat_t, buf []byte) (Sum, error) {
+	s := file("", st)
+	if got, ok := r.sum(s); ok {
+		return got, nil
+	}
+	got, err := digest(f, buf)
+	if err == nil {
+		r.put(s, got)
+	}
+	return got, err
+}
+
 // put records the digest of a file whose stat was f before it was read, unless its mtime is too young to be told from that of a change
 // that comes right after.
 func (r *record) put(f File, s Sum) {

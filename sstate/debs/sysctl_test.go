@@ -11,8 +11,8 @@ import (
 	"github.com/nsferry/nsferry/tier"
 )
 
-// TestSysctls: the kernel's protections of links, fifos and files in sticky directories make no difference.
-func TestSysctls(t *testing.T) {
+// TestSysctlsSoak: the kernel's protections of links, fifos and files in sticky directories make no difference.
+func TestSysctlsSoak(t *testing.T) {
 	tier.Root(t, "sets sysctls")
 	unlock := sysctlLock(t)
 	defer unlock()

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/idshift/handoff"
@@ -20,7 +20,8 @@ const debMode = 0o644
 type take struct {
 	Step
 	pending *handoff.Pending
-	sum     Sum
+	sum     Sum   // of the copy
+	closed  bool  // only inner root can read it
 	err     error // it is refused
 	local   bool
 	skip    bool // not listed, and that is to be skipped
@@ -36,26 +37,82 @@ func (x *exporter) takeAll(ctx context.Context, steps []Step) (err error) {
 			}
 		}
 	}()
-	for i, s := range steps {
-		all[i].Step = s
-		if x.prejudge(&all[i]); all[i].done() {
-			continue
-		}
-		o := handoff.Options{Mode: debMode, Overwrite: handoff.First}
-		if s.Action == Check {
-			o.Overwrite = handoff.Replace
-		}
-		if all[i].pending, err = handoff.NewPending(x.dl.dir, s.File, o); err != nil {
-			return err
-		}
-	}
-	if err := x.fillAll(ctx, all); err != nil {
+	err = crew(ctx, workers(x.Workers), len(all), func(ctx context.Context, i int, buf []byte) error {
+		all[i].Step = steps[i]
+		return x.take(ctx, &all[i], buf)
+	})
+	if err != nil {
 		return err
 	}
-	if err := x.judgeAll(ctx, all); err != nil {
+	if err := x.takeInside(ctx, all); err != nil {
+		return err
+	}
+	if err := x.sealAll(ctx, all); err != nil {
 		return err
 	}
 	return x.commit(ctx, all)
+}
+
+// take copies one deb, hashes what it writes, and judges it by that, so that the data are read once. A deb that the caller may not read is
+// left for takeInside. An error is one of the whole export.
+func (x *exporter) take(ctx context.Context, t *take, buf []byte) (err error) {
+	if x.prejudge(t); t.done() {
+		return nil
+	}
+	o := handoff.Options{Mode: debMode, Overwrite: handoff.First, ModTime: time.Unix(0, t.from.MTime)}
+	if t.Action == Check {
+		o.Overwrite = handoff.Replace
+	}
+	if t.pending, err = handoff.NewPending(x.dl.dir, t.File, o); err != nil {
+		return err
+	}
+	if t.closed = x.dir == nil; t.closed {
+		return nil
+	}
+	t.err = fill(ctx, x.dir, x.source(t), t.pending.File(), buf, &t.sum)
+	switch {
+	case fatal(t.err):
+		return t.err
+	case denied(t.err):
+		t.err, t.closed = nil, true
+	case t.err == nil:
+		t.err = x.judge(t)
+	}
+	return nil
+}
+
+// takeInside does the same with those that only inner root can read. What it has written is read again here, and hashed.
+func (x *exporter) takeInside(ctx context.Context, all []take) error {
+	var closed []*take
+	args := fillArgs{Rest: x.rootfs.rest}
+	var files []*os.File
+	for i := range all {
+		if t := &all[i]; t.closed {
+			closed = append(closed, t)
+			args.Files = append(args.Files, x.source(t))
+			files = append(files, t.pending.File())
+		}
+	}
+	if len(closed) == 0 {
+		return nil
+	}
+	problems, err := inside(ctx, x.rootfs, fillHalf, args, files...)
+	if err != nil {
+		return err
+	}
+	return crew(ctx, workers(x.Workers), len(closed), func(_ context.Context, i int, buf []byte) error {
+		t := closed[i]
+		if t.err = problems[i].err(); t.err != nil {
+			if fatal(t.err) {
+				return t.err
+			}
+			return nil
+		}
+		if t.sum, t.err = digest(t.pending.File(), buf); t.err == nil {
+			t.err = x.judge(t)
+		}
+		return nil
+	})
 }
 
 // done tells whether a deb's fate is decided, and is not to be published.
@@ -63,7 +120,7 @@ func (t *take) done() bool { return t.err != nil || t.local || t.skip }
 
 // prejudge decides what can be decided without a copy: by the size, or because nothing could be compared with it.
 func (x *exporter) prejudge(t *take) {
-	if x.local.maybe(t.pkg) {
+	if x.local.maybe(t.pkg, t.Size) {
 		return
 	}
 	sums := x.index[t.pkg]
@@ -80,89 +137,18 @@ func (x *exporter) prejudge(t *take) {
 
 var errUnlisted = errors.New("not in any list")
 
-// fillAll fills the pending files: what the caller may read he reads himself, the rest inner root does.
-func (x *exporter) fillAll(ctx context.Context, all []take) error {
-	var group errgroup.Group
-	group.SetLimit(workers(x.Workers))
-	for i := range all {
-		if t := &all[i]; !t.done() {
-			group.Go(func() error {
-				t.err = fs.ErrPermission
-				if x.dir != nil {
-					t.err = fill(ctx, x.dir, t.File, t.pending.File(), x.dense(t))
-				}
-				if fatal(t.err) {
-					return t.err
-				}
-				return nil
-			})
-		}
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	var closed []*take
-	args := fillArgs{Rest: x.rootfs.rest}
-	var files []*os.File
-	for i := range all {
-		if t := &all[i]; t.pending != nil && denied(t.err) {
-			closed = append(closed, t)
-			args.Names = append(args.Names, bytesName(t.File))
-			args.Dense = append(args.Dense, x.dense(t))
-			files = append(files, t.pending.File())
-		}
-	}
-	if len(closed) == 0 {
-		return nil
-	}
-	problems, err := inside(ctx, x.rootfs, fillHalf, args, files...)
-	if err != nil {
-		return err
-	}
-	for i, t := range closed {
-		if t.err = problems[i].err(); fatal(t.err) {
-			return t.err
-		}
-	}
-	return nil
-}
-
-// dense tells whether a deb must not have holes: no list bounds the size of what none knows, and it could be a hole of terabytes.
-func (x *exporter) dense(t *take) bool { return len(x.index[t.pkg]) == 0 }
-
-// judgeAll checks what has been copied, and puts on the disk what is right.
-func (x *exporter) judgeAll(ctx context.Context, all []take) error {
-	var group errgroup.Group
-	group.SetLimit(workers(x.Workers))
-	for i := range all {
-		if t := &all[i]; !t.done() {
-			group.Go(func() error {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				if t.err = x.judge(t); t.done() {
-					return nil
-				}
-				return x.seal(t)
-			})
-		}
-	}
-	return group.Wait()
+// source is what has to be copied of a deb. It must not have holes if no list bounds its size: it could be a hole of terabytes.
+func (x *exporter) source(t *take) source {
+	return source{Name: t.from.Name, Size: t.from.Size, Dense: len(x.index[t.pkg]) == 0}
 }
 
 // judge decides by the bytes of our copy, which nobody else can change.
-func (x *exporter) judge(t *take) error {
-	f := t.pending.File()
-	got, err := digest(f)
-	if err != nil {
+func (x *exporter) judge(t *take) (err error) {
+	if t.local, err = x.local.has(t.pkg, t.sum); err != nil || t.local {
 		return err
 	}
-	if t.local, err = x.local.has(t.pkg, got); err != nil || t.local {
-		return err
-	}
-	t.sum = got
 	if sums := x.index[t.pkg]; len(sums) > 0 {
-		return judge(sums, got)
+		return judge(sums, t.sum)
 	}
 	switch x.Unlisted {
 	case FailUnlisted:
@@ -171,21 +157,30 @@ func (x *exporter) judge(t *take) error {
 		t.skip = true
 		return nil
 	}
-	return claims(f, t.pkg, got.Size)
+	return claims(t.pending.File(), t.pkg, t.sum.Size)
 }
 
-// seal gives the copy the time of the original, by which later runs know it, and puts it on the disk.
+// sealAll puts on the disk what is right.
+func (x *exporter) sealAll(ctx context.Context, all []take) error {
+	return crew(ctx, workers(x.Workers), len(all), func(_ context.Context, i int, _ []byte) error {
+		if t := &all[i]; !t.done() {
+			return x.seal(t)
+		}
+		return nil
+	})
+}
+
+// seal gives the copy its mode and the time of the original, by which later runs know it, and puts it on the disk.
 func (x *exporter) seal(t *take) error {
-	f := t.pending.File()
-	if err := setMTime(f, t.from.MTime); err != nil {
+	if err := t.pending.Seal(); err != nil {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(int(t.pending.File().Fd()), &st); err != nil {
 		return &fs.PathError{Op: "fstat", Path: t.File, Err: err}
 	}
 	x.digests.put(file(t.File, &st), t.sum)
-	return t.pending.Seal()
+	return nil
 }
 
 // commit publishes what has been found right, and counts.
@@ -230,15 +225,10 @@ func (x *exporter) count(t *take) {
 }
 
 // checkFile checks an open deb: against sums, or, when there are none, that it is whole. known saves reading it again.
-func checkFile(f *os.File, sums []Sum, known *record) error {
+func checkFile(f *os.File, sums []Sum, known *record, buf []byte) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "fstat", Path: f.Name(), Err: err}
-	}
-	if len(sums) > 0 {
-		if got, ok := known.sum(file("", &st)); ok {
-			return damaged(judge(sums, got))
-		}
 	}
 	if len(sums) == 0 {
 		_, err := checkStructure(f, st.Size)
@@ -247,11 +237,10 @@ func checkFile(f *os.File, sums []Sum, known *record) error {
 	if !hasSize(sums, st.Size) {
 		return damaged(judge(sums, Sum{Size: st.Size}))
 	}
-	got, err := digest(f)
+	got, err := known.get(f, &st, buf)
 	if err != nil {
 		return err
 	}
-	known.put(file("", &st), got)
 	return damaged(judge(sums, got))
 }
 

@@ -98,7 +98,7 @@ func sourceUnit(dir *os.File, prefix string, f File, have map[bytesName]*File) (
 }
 
 // verify checks all files of a unit.
-func (u unit) verify(c *cache, x Index, known *record) error {
+func (u unit) verify(c *cache, x Index, known *record, buf []byte) error {
 	for i, p := range u.parts {
 		if p.Ino == 0 {
 			return fmt.Errorf("%w: %s is missing", errDamaged, p.path)
@@ -113,9 +113,9 @@ func (u unit) verify(c *cache, x Index, known *record) error {
 		}
 		switch {
 		case u.Arch != archSource:
-			err = checkFile(f, sums, known)
+			err = checkFile(f, sums, known, buf)
 		case len(sums) > 0:
-			err = checkBytes(f, sums)
+			err = checkBytes(f, sums, buf)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			if i > 0 {
@@ -128,8 +128,8 @@ func (u unit) verify(c *cache, x Index, known *record) error {
 }
 
 // checkBytes checks an open file of any kind.
-func checkBytes(f *os.File, sums []Sum) error {
-	got, err := digest(f)
+func checkBytes(f *os.File, sums []Sum, buf []byte) error {
+	got, err := digest(f, buf)
 	if err != nil {
 		return err
 	}

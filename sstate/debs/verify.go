@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/sstate/lock"
@@ -59,15 +58,11 @@ func Verify(ctx context.Context, env EnvFunc, dl string, o VerifyOptions) (v Ver
 	}
 	known := newRecord(c.dir)
 	errs := make([]error, len(units))
-	var group errgroup.Group
-	group.SetLimit(workers(o.Workers))
-	for i, u := range units {
-		group.Go(func() error {
-			errs[i] = u.verify(c, x, known)
-			return ctx.Err()
-		})
-	}
-	if err := group.Wait(); err != nil {
+	err = crew(ctx, workers(o.Workers), len(units), func(_ context.Context, i int, buf []byte) error {
+		errs[i] = units[i].verify(c, x, known, buf)
+		return nil
+	})
+	if err != nil {
 		return v, fmt.Errorf("verify: %w", err)
 	}
 	known.save(there)

@@ -32,9 +32,9 @@ type Collected struct {
 	Evicted []string `json:"evicted,omitempty"` // keys
 	Busy    []string `json:"busy,omitempty"`    // keys that had to go, but are read or written just now
 	Litter  int      `json:"litter,omitempty"`  // leftovers
-	Freed   int64    `json:"freed"`             // bytes, of entries
+	Freed   int64    `json:"freed"`             // bytes, of entries; a file that is several ones counts with the last
 	Kept    int      `json:"kept"`              // entries
-	Size    int64    `json:"size"`              // their bytes
+	Size    int64    `json:"size"`              // their bytes; a file that is several ones counts once
 }
 
 const (
@@ -51,8 +51,12 @@ func (s *Store) GC(o GCOptions) (c Collected, err error) {
 	if err != nil {
 		return c, err
 	}
+	names := make(map[inode]int) // of a file
 	for _, e := range all {
-		c.Size += e.Size
+		if c.Size += e.Size; names[e.file] > 0 {
+			c.Size -= e.object
+		}
+		names[e.file]++
 	}
 	c.Kept = len(all)
 	var errs []error
@@ -72,8 +76,12 @@ func (s *Store) GC(o GCOptions) (c Collected, err error) {
 			errs = append(errs, err)
 		default:
 			c.Evicted = append(c.Evicted, e.Key.text)
-			c.Freed += e.Size
-			c.Size -= e.Size
+			freed := e.Size
+			if names[e.file]--; names[e.file] > 0 {
+				freed -= e.object
+			}
+			c.Freed += freed
+			c.Size -= freed
 			c.Kept--
 		}
 	}
@@ -131,7 +139,7 @@ func (s *Store) unused(f *os.File, file string, e Entry) error {
 		return &fs.PathError{Op: "fstat", Path: file, Err: err}
 	}
 	same, err := lock.Names(file, f)
-	if err == nil && (!same || st.Ino != e.ino || time.Unix(st.Mtim.Unix()).After(e.Used)) {
+	if err == nil && (!same || (inode{st.Dev, st.Ino}) != e.file || time.Unix(st.Mtim.Unix()).After(e.Used)) {
 		err = errGone
 	}
 	return err

@@ -3,6 +3,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -224,5 +225,35 @@ func TestExplain(t *testing.T) {
 	misses(t, s, key(t, "free"), "empty")
 	if x, err = s.Explain(t.Context(), key(t, "free")); err != nil || x.Hit || len(x.Moved) != 1 {
 		t.Errorf("%+v, %v", x, err)
+	}
+}
+
+// TestGCOfOneFile counts a file once that is several entries, and frees it with the last of them.
+func TestGCOfOneFile(t *testing.T) {
+	s := open(t)
+	put(t, s, key(t, "a"), "same")
+	size := int64(len(content("same")))
+	for _, name := range []string{"b", "c"} {
+		o, err := s.Get(t.Context(), key(t, "a"))
+		check(t, err)
+		p, err := s.Put(t.Context(), key(t, name))
+		check(t, err)
+		p.Repeat(o.File)
+		check(t, errors.Join(p.Commit(), p.Abort(), o.Close()))
+	}
+	if c := gc(t, s, GCOptions{MaxSize: size}); c.Size != size || c.Kept != 3 || len(c.Evicted) != 0 {
+		t.Errorf("all fit, and %+v", c)
+	}
+	for _, dry := range []bool{true, false} {
+		c := gc(t, s, GCOptions{MaxSize: size - 1, DryRun: dry})
+		if c.Size != 0 || c.Kept != 0 || len(c.Evicted) != 3 || c.Freed != size {
+			t.Errorf("dry %v: %+v", dry, c)
+		}
+	}
+	put(t, s, key(t, "a"), "same")
+	put(t, s, key(t, "d"), "other")
+	age(t, s, key(t, "a"), time.Hour)
+	if c := gc(t, s, GCOptions{MaxAge: time.Minute}); c.Freed != size || c.Kept != 1 {
+		t.Errorf("of two files: %+v", c)
 	}
 }

@@ -18,12 +18,15 @@ import (
 // Entry is an object in the store as its name and stat(2) tell.
 type Entry struct {
 	Key  Key
-	Size int64     // of the object and what goes with it
+	Size int64     // of the object and what goes with it; several entries may be one file
 	Used time.Time // last use, as exact as a use is noted
 	Odd  string    // why it is a miss at the first look, or empty
 
-	ino uint64
+	file   inode
+	object int64 // bytes of the object alone
 }
+
+type inode struct{ dev, ino uint64 }
 
 // List returns all entries, the one used last first. What lies in the directory and is no entry is left out.
 func (s *Store) List() ([]Entry, error) {
@@ -102,7 +105,8 @@ func (s *Store) entry(dir, name string) (e Entry, ok bool) {
 		}
 		e.Odd = "a symbolic link to what is not there"
 	}
-	e.Size, e.Used, e.ino = st.Size, time.Unix(st.Mtim.Unix()), st.Ino
+	e.Size, e.Used = st.Size, time.Unix(st.Mtim.Unix())
+	e.object, e.file = st.Size, inode{st.Dev, st.Ino}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		if st.Size == 0 {

@@ -27,6 +27,9 @@ type Pending struct {
 	lock  *lock.Lock
 	dir   *os.File
 	file  *handoff.Pending
+	// See Repeat.
+	of     *os.File
+	linked bool
 }
 
 // Put begins the entry of key. It waits, until ctx is done, while another process writes the same one; when there is a
@@ -91,7 +94,11 @@ func (p *Pending) Lock() *os.File { return p.lock.File() }
 // Commit puts the entry on the disk and gives it its name, which is on the disk too when Commit returns. Should another
 // program have put an entry there meanwhile, that one stays, and Published is false.
 func (p *Pending) Commit() error {
-	if err := p.file.Commit(); err != nil {
+	linked, err := p.link()
+	if err == nil && !linked {
+		err = p.file.Commit()
+	}
+	if err != nil {
 		return fmt.Errorf("store %s: %w", p.store.dir, err)
 	}
 	for at := p.dir.Name(); at != p.store.dir; {

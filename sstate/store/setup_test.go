@@ -20,6 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	serveJob()
 	tier.PrivateMounts()
 	os.Exit(m.Run())
 }

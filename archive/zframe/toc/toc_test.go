@@ -258,3 +258,62 @@ func FuzzEscape(f *testing.F) {
 		}
 	})
 }
+
+// TestInherit writes a table like an earlier one: the chunks that are alike are copied, and the result does not depend on it.
+func TestInherit(t *testing.T) {
+	enc, err := zframe.NewEncoder(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := []zframe.Frame{{Raw: 20_000 * 512, Stored: 100, Sum: [32]byte{1}, Identity: [32]byte{2}}}
+	table := func(known Chunks, changed int) []byte {
+		t.Helper()
+		w := NewWriter(enc)
+		w.Inherit(known)
+		for i := range 20_000 {
+			e := Entry{Name: fmt.Sprintf("n%06d", i), Type: File, Size: 1, HeaderLen: 512, Offset: int64(i) * 512, Digest: [32]byte{byte(i), byte(i >> 8)}}
+			if i == changed {
+				e.Size = 2
+			}
+			if err := w.Add(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tail, err := w.Finish(Header{Encoder: enc.Name()}, frames)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tail
+	}
+	scratch := table(nil, -1)
+	file := append(make([]byte, 100), scratch...)
+	f, err := zframe.Open(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, got, chunks, err := ReadChunks(f)
+	if err != nil || len(chunks) < 4 || !cmp.Equal(got, frames) {
+		t.Fatalf("%d chunks, frames %+v, %v", len(chunks), got, err)
+	}
+	if !bytes.Equal(table(chunks, -1), scratch) {
+		t.Error("with all chunks of the same table it is another one")
+	}
+	for _, changed := range []int{0, 10_000, 19_999} {
+		if !bytes.Equal(table(chunks, changed), table(nil, changed)) {
+			t.Errorf("line %d changed: not what it is from scratch", changed)
+		}
+	}
+	// What is in the chunks is what is written.
+	for sum := range chunks {
+		chunks[sum] = nil
+	}
+	if !bytes.Equal(table(chunks, -1), scratch) {
+		t.Error("an empty chunk is taken")
+	}
+	for sum := range chunks {
+		chunks[sum] = []byte("here")
+	}
+	if n := bytes.Count(table(chunks, -1), []byte("here")); n < len(chunks)-1 { // all but the header's
+		t.Errorf("of %d chunks %d are copied", len(chunks), n)
+	}
+}

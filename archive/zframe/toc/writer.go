@@ -1,6 +1,7 @@
 package toc
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -19,10 +20,21 @@ type Writer struct {
 	raw     []byte // lines not yet compressed
 	stream  []byte // zstd frames of lines
 	entries int64
+	known   Chunks
 }
 
 // NewWriter returns an empty table. It uses enc, which the caller must not use until Finish has returned.
 func NewWriter(enc *zframe.Encoder) *Writer { return &Writer{enc: enc} }
+
+// Inherit lets the writer copy what it would have to compress otherwise. The chunks must be made by an encoder of the same name.
+func (w *Writer) Inherit(c Chunks) {
+	w.known = c
+	size := 0
+	for _, stored := range c {
+		size += len(stored)
+	}
+	w.stream = make([]byte, 0, size)
+}
 
 // Add appends the line of the next entry in stream order. It keeps nothing of e.
 func (w *Writer) Add(e *Entry) error {
@@ -38,10 +50,19 @@ func (w *Writer) Add(e *Entry) error {
 
 // flush compresses the lines at hand if they have at least n bytes.
 func (w *Writer) flush(n int) {
-	if len(w.raw) > 0 && len(w.raw) >= n {
-		w.stream = w.enc.Encode(w.stream, w.raw)
-		w.raw = w.raw[:0]
+	if len(w.raw) == 0 || len(w.raw) < n {
+		return
 	}
+	var stored []byte
+	if w.known != nil {
+		stored = w.known[sha256.Sum256(w.raw)]
+	}
+	if stored != nil {
+		w.stream = append(w.stream, stored...)
+	} else {
+		w.stream = w.enc.Encode(w.stream, w.raw)
+	}
+	w.raw = w.raw[:0]
 }
 
 // Finish returns the tail of an archive that consists of frames: the table of contents and the seek table, ready to be

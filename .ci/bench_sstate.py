@@ -1,10 +1,10 @@
-"""bench-sstate.py NSFERRY ROUNDS: what a save costs that has an earlier one to stand on, beside tar | zstd -3 -T0, which always does all
+"""bench_sstate.py NSFERRY ROUNDS: what a save costs that has an earlier one to stand on, beside tar | zstd -3 -T0, which always does all
 of it. Works on rootfs.tar in the current directory. Times are without the final fsync, which the peers do not do either; its cost is a
 column of its own."""
 
 import json
 import os
-import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -15,6 +15,11 @@ NSFERRY, ROUNDS = sys.argv[1], int(sys.argv[2])
 PACKAGE = os.environ.get("BENCH_PACKAGE", "gdb")
 INDEX = "cache/nsferry/index"
 os.environ.update(XDG_CACHE_HOME=os.path.abspath("cache"), NSFERRY_STORE=os.path.abspath("store"))
+
+
+def written():
+    """MiB that the children have written so far, by the kernel's count of pages that became dirty; tmpfs has none."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock >> 11
 
 
 def run(*argv):
@@ -52,12 +57,14 @@ def drop(key):
 
 def measure(title, tree, base, want=None):
     """Alternates saves on top of base, with the index as it was when base was made, and the peer."""
-    ours, syncs, theirs = [], [], []
+    ours, syncs, theirs, disk = [], [], [], 0
     for _ in range(ROUNDS):
         shutil.rmtree(INDEX)
         shutil.copytree("index.kept", INDEX)
         os.sync()
+        before = written()
         seconds, sync, result = save(tree, "--base", base)
+        disk = written() - before
         ours.append(seconds)
         syncs.append(sync)
         drop(result["key"])
@@ -66,18 +73,21 @@ def measure(title, tree, base, want=None):
     a, b = statistics.median(ours), statistics.median(theirs)
     r = result["reuse"]
     print(f"  {title:34} {a:6.3f} s (best {min(ours):.3f})  fsync {statistics.median(syncs):6.3f} s  tar | zstd {b:5.2f} s (best {min(theirs):.2f})"
-          f"  {b / a:5.1f} x ours  {r['copied']} of {result['frames']} frames copied, {r['bytesRead'] >> 20} MiB read"
+          f"  {b / a:5.1f} x ours  {r['copied']} of {result['frames']} frames copied, {r['bytesRead'] >> 20} MiB read,"
+          f" {disk} MiB written, {r.get('shared', 0) >> 20} shared"
           + (f"; wanted: {want}" if want else ""), flush=True)
 
 
 def based(tree):
     """Saves the tree from scratch, keeps its index, and returns the key."""
     time.sleep(2.1)  # until nothing is too young for an index, whatever the filesystem's clock
+    before = written()
     seconds, sync, result = save(tree, "--base", "none", "--paranoid")
+    disk = written() - before
     shutil.rmtree("index.kept", ignore_errors=True)
     shutil.copytree(INDEX, "index.kept")
     print(f"\n{tree}: {result['entries']} entries, {result['content'] >> 20} MiB, {result['stored'] >> 20} MiB stored;"
-          f" from scratch {seconds:.2f} s, fsync {sync:.2f} s", flush=True)
+          f" from scratch {seconds:.2f} s, fsync {sync:.2f} s, {disk} MiB written", flush=True)
     return result["key"]
 
 
@@ -120,6 +130,11 @@ def main():
     run(NSFERRY, "--quiet", "pack", "-f", "tree", "-o", "own.tar.zst")
     key = based("tree")
     measure("nothing changed", "tree", key, "at least 15")
+    before = written()
+    seconds, _ = run(NSFERRY, "--quiet", "sstate", "restore", key, "restored")
+    print(f"  restored: {seconds:.2f} s, {written() - before} MiB written, "
+          f"{int(inside('du -sk restored')[1].split()[0]) >> 10} MiB on the disk; tmpfs counts nothing", flush=True)
+    run(NSFERRY, "--quiet", "rm", "restored")
     apt(f"DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends {PACKAGE} >/dev/null && apt-get clean")
     measure(f"apt-get install {PACKAGE}", "tree", key, "at least 5")
     print("\nchanged fraction of the content, by directories")
