@@ -4,7 +4,7 @@ ones, in and out, all new and with nothing to do, on one filesystem and between 
 
 Debs are downloaded and built once and cached; "bench_debs.py fill" does only that. BENCH_PLACE is a directory on the filesystem to measure (default: TMPDIR), BENCH_OTHER one on
 another filesystem; without it the runs between two are left out and that is said. Between two, caches are dropped before each run by the command BENCH_DROP,
-or the debs are at least put out of the page cache; what runs is always the same for both. NSFERRY_MODEL is the model (base).
+or the debs are at least put out of the page cache. NSFERRY_MODEL is the model (base). BENCH_DEBS is "real small" or one of them.
 
 The shell enters namespaces by `nsferry run`, which is faster than what it uses itself. It locks Isar's own repository by Isar's script scripts/lockrun.py,
 a Python program that imports bitbake: BENCH_ISAR names a checkout to take it from; without one a few lines that import next to nothing stand in for it."""
@@ -211,7 +211,8 @@ if sys.argv[1] == "fill":
     sys.exit()
 place = os.environ.get("BENCH_PLACE") or tempfile.gettempdir()
 other = os.environ.get("BENCH_OTHER")
-for name, debs in (("real", real_debs()), ("small", small_debs(3000))):
+for name in os.environ.get("BENCH_DEBS", "real small").split():
+    debs = {"real": real_debs, "small": lambda: small_debs(3000)}[name]()
     compare(name, debs, place, place, False)
     if other:
         compare(name + ", two filesystems, cold", debs, place, other, True)

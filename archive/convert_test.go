@@ -16,6 +16,8 @@ import (
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/archive/zframe"
+	"github.com/nsferry/nsferry/archive/zframe/toc"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -286,21 +288,79 @@ func TestConvertMember(t *testing.T) {
 	}
 }
 
-// TestConvertReuses: frames that an exclusion does not touch are copied as they are, even when nobody would make them so.
-func TestConvertReuses(t *testing.T) {
-	tier.Root(t, "needs inodes of many owners")
-	dir := build(t, treetest.Oddities())
-	packed, _ := pack(t, dir, options())
-	before, _ := contents(t, packed)
-	o := conversion(t)
-	o.Exclude = archive.Excludes{"zzz-none", listed(t, packed)[len(listed(t, packed))-1].Name}
-	got := convert(t, file(t, packed), o)
-	after, _ := contents(t, got)
-	c := options()
-	c.Exclude = o.Exclude
-	want, _ := pack(t, dir, c)
-	sameArchive(t, want, got)
-	if len(before.Frames()) < 3 || len(after.Frames()) < 3 {
-		t.Fatal("the tree has too few frames for this test")
+// relabelled is an archive of the same frames whose table of contents says that another encoder made them.
+func relabelled(t testing.TB, archived []byte, encoder string) []byte {
+	t.Helper()
+	f, c := contents(t, archived)
+	z, err := zframe.NewEncoder(3)
+	check(t, err)
+	w := toc.NewWriter(z)
+	for i := range c.Entries {
+		check(t, w.Add(&c.Entries[i]))
 	}
+	tail, err := w.Finish(toc.Header{Encoder: encoder, Policy: c.Header.Policy}, c.Frames)
+	check(t, err)
+	return append(slices.Clone(archived[:f.End()]), tail...)
+}
+
+// TestConvertReuses: frames that an exclusion does not touch are copied compressed. The input's were made at another level than its
+// table says, so that nobody would make them so.
+func TestConvertReuses(t *testing.T) {
+	dir := ownTree(t, 900, 16<<10)
+	check(t, filepath.Walk(dir.Name(), func(path string, st os.FileInfo, err error) error {
+		if err != nil || st.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for i := range b {
+			b[i] &= 0x13 // else no level can do anything
+		}
+		return errors.Join(err, os.WriteFile(path, b, 0o644))
+	}))
+	settle(t, dir)
+	o := ownOptions()
+	level3, _ := pack(t, dir, o)
+	_, c := contents(t, level3)
+	o.Level = 1
+	level1, _ := pack(t, dir, o)
+	o.Level, o.Exclude = 0, archive.Excludes{"d0009/f0455"}
+	without, _ := pack(t, dir, o)
+
+	before, _ := contents(t, level1)
+	had := map[string]bool{}
+	for i := range before.Frames() {
+		stored, err := before.ReadStored(i, nil)
+		check(t, err)
+		had[string(stored)] = true
+	}
+	conv := conversion(t)
+	conv.Exclude, conv.Policy = o.Exclude, o.Policy
+	got := convert(t, file(t, relabelled(t, level1, c.Header.Encoder)), conv)
+	after, _ := contents(t, got)
+	made, _ := contents(t, without)
+	copied, anew := 0, 0
+	for i := range after.Frames() {
+		stored, err := after.ReadStored(i, nil)
+		check(t, err)
+		if had[string(stored)] {
+			copied++
+			continue
+		}
+		anew++
+		if want, err := made.ReadStored(i, nil); err != nil || !bytes.Equal(stored, want) {
+			t.Errorf("frame %d is neither the input's nor what pack makes", i)
+		}
+	}
+	t.Logf("%d frames copied, %d made", copied, anew)
+	if copied < 4 || anew < 1 || anew > 5 {
+		t.Errorf("%d frames are copies and %d are new, of %d", copied, anew, len(before.Frames()))
+	}
+	if !bytes.Equal(raw(t, without), raw(t, got)) {
+		t.Error("the tar stream is not that of the tree without the file")
+	}
+	_, err := archive.Verify(t.Context(), file(t, got), 2)
+	check(t, err)
+
+	honest := convert(t, file(t, level1), conv) // its table tells that level 3 makes others
+	sameArchive(t, without, honest)
 }

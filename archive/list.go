@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
@@ -223,25 +222,17 @@ func node(e *toc.Entry) (listing.Node, error) {
 	if e.Type == toc.Symlink {
 		n.Mode = 0
 	}
-	for _, t := range [2]struct {
-		text string
-		to   *string
-	}{{e.ACL, &n.ACL}, {e.DefaultACL, &n.Default}} {
-		if t.text == "" {
-			continue
-		}
-		a, err := acl.Parse(t.text, debianNames{})
-		if err != nil {
-			return n, fmt.Errorf("%s: %w", e.Name, err)
-		}
-		*t.to = a.Short()
+	if err := nodeACLs(&n, e); err != nil {
+		return n, fmt.Errorf("%s: %w", e.Name, err)
 	}
 	for _, x := range e.Xattrs {
-		if x.Key == tree.XattrCapability {
+		switch x.Key {
+		case tree.XattrAccess, tree.XattrDefault:
+		case tree.XattrCapability:
 			n.Cap = x.Value
-			continue
+		default:
+			n.Xattrs = append(n.Xattrs, listing.Xattr(x))
 		}
-		n.Xattrs = append(n.Xattrs, listing.Xattr(x))
 	}
 	if e.Sparse != nil {
 		n.Sparse = make([]listing.Segment, len(e.Sparse))
@@ -253,6 +244,23 @@ func node(e *toc.Entry) (listing.Node, error) {
 		n.SHA256 = hex.EncodeToString(e.Digest[:])
 	}
 	return n, nil
+}
+
+// nodeACLs sets the ACLs of n. Entries that others made may have them as the kernel's value, beside the text or instead of it.
+func nodeACLs(n *listing.Node, e *toc.Entry) error {
+	for _, t := range [2]struct {
+		key, text string
+		to        *string
+	}{{tree.XattrAccess, e.ACL, &n.ACL}, {tree.XattrDefault, e.DefaultACL, &n.Default}} {
+		a, err := aclOf(t.text, t.key, e.Xattrs)
+		if err != nil {
+			return err
+		}
+		if a != nil {
+			*t.to = a.Short()
+		}
+	}
+	return nil
 }
 
 var nodeTypes = map[toc.Type]listing.Type{

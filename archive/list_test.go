@@ -1,15 +1,19 @@
 package archive_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive"
 	"github.com/nsferry/nsferry/archive/listing"
+	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/archive/treetest"
 	"github.com/nsferry/nsferry/tier"
 )
@@ -153,6 +157,34 @@ func compared(t *testing.T, a, b string) string {
 		return nil
 	}))
 	return out
+}
+
+// TestListedKernelACLs: GNU tar with --xattrs and --acls stores an ACL as text and once more as the kernel's value, bsdtar and others store one of
+// both. It is one ACL, and no attribute.
+func TestListedKernelACLs(t *testing.T) {
+	value, err := acl.Parse("user::rwx,user:5:r-x,group::r-x,mask::r-x,other::r-x", nil)
+	check(t, err)
+	text := map[string]string{"SCHILY.acl.access": value.Text(), "SCHILY.acl.default": value.Text()}
+	kernel := map[string]string{
+		"SCHILY.xattr." + tree.XattrAccess: string(value.Encode()), "SCHILY.xattr." + tree.XattrDefault: string(value.Encode()),
+	}
+	both := maps.Clone(text)
+	maps.Copy(both, kernel)
+	var lists [][]listing.Node
+	for _, records := range []map[string]string{text, both, kernel} {
+		var archived bytes.Buffer
+		w := tar.NewWriter(&archived)
+		check(t, w.WriteHeader(&tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755, PAXRecords: records}))
+		check(t, w.Close())
+		nodes := listed(t, archived.Bytes())
+		lists = append(lists, nodes)
+		if n := nodes[0]; n.ACL != value.Short() || n.Default != value.Short() || len(n.Xattrs) > 0 {
+			t.Errorf("%d records: listed as %q, %q, attributes %v", len(records), n.ACL, n.Default, n.Xattrs)
+		}
+	}
+	for _, other := range lists[1:] {
+		check(t, archive.Compare(lists[0], other, func(d archive.Difference) error { return fmt.Errorf("differ: %v", d) }))
+	}
 }
 
 func TestCompare(t *testing.T) {

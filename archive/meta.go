@@ -7,6 +7,7 @@ import (
 	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/tarfmt"
 	"github.com/nsferry/nsferry/archive/tree"
+	"github.com/nsferry/nsferry/archive/zframe/toc"
 	"github.com/nsferry/nsferry/idshift"
 
 	"golang.org/x/sys/unix"
@@ -66,7 +67,7 @@ func (x *extractor) acls(h *tarfmt.Header, m *tree.Meta) error {
 // the kernel's value in an attribute.
 func (p Policy) acls(h *tarfmt.Header, sum *Summary, put func(key string, a acl.ACL) error) error {
 	for _, t := range [2]struct{ key, text string }{{tree.XattrAccess, h.ACL}, {tree.XattrDefault, h.DefaultACL}} {
-		a, err := aclOf(h, t.key, t.text)
+		a, err := aclOf(t.text, t.key, h.Xattrs)
 		switch {
 		case err != nil:
 			return err
@@ -90,12 +91,13 @@ func (p Policy) acls(h *tarfmt.Header, sum *Summary, put func(key string, a acl.
 	return nil
 }
 
-func aclOf(h *tarfmt.Header, key, text string) (acl.ACL, error) {
+// aclOf returns an entry's ACL, nil for none.
+func aclOf[X toc.Xattr | tarfmt.Xattr](text, key string, xattrs []X) (acl.ACL, error) {
 	if text != "" {
 		return acl.Parse(text, debianNames{})
 	}
-	for _, a := range h.Xattrs {
-		if a.Key == key {
+	for _, x := range xattrs {
+		if a := toc.Xattr(x); a.Key == key {
 			return acl.Decode(a.Value)
 		}
 	}

@@ -14,21 +14,22 @@ import (
 )
 
 // HandOver packs the tree dir to out as Pack does and, once the archive is on the disk under its name, removes the tree. A
-// tree that cannot be removed, because something is mounted in it or the archive would be in it, is refused before anything is done.
+// tree that cannot be removed, because something is mounted in it or the archive would be in it, is refused before anything is done. A
+// tree that is half gone never has its name: the same call once more would make the whole archive one of that.
 func HandOver(ctx context.Context, e *userns.Env, dir, out string, o PackOptions) (archive.Summary, tree.Removed, error) {
 	if err := outside(out, dir); err != nil {
 		return archive.Summary{}, tree.Removed{}, err
 	}
-	if _, err := Remove(ctx, e, dir, RemoveOptions{DryRun: true, Workers: o.Workers}); err != nil {
+	if _, err := Remove(ctx, e, dir, RemoveOptions{DryRun: true, Workers: o.Workers, Aside: true}); err != nil {
 		return archive.Summary{}, tree.Removed{}, err
 	}
 	sum, err := Pack(ctx, e, dir, out, o)
 	if err != nil {
 		return sum, tree.Removed{}, err
 	}
-	r, err := Remove(ctx, e, dir, RemoveOptions{Workers: o.Workers})
+	r, err := Remove(ctx, e, dir, RemoveOptions{Workers: o.Workers, Aside: true})
 	if err != nil {
-		err = fmt.Errorf("%s is whole, but the tree is still there: %w", out, err)
+		err = fmt.Errorf("%s is whole, but the tree, or what nsferry rm takes for its litter, is still there: %w", out, err)
 	}
 	return sum, r, err
 }

@@ -62,7 +62,10 @@ func (p *pending) publish(ctx context.Context, sum archive.Summary) error {
 	if err := ctx.Err(); err != nil { // what was asked to stop publishes nothing
 		return err
 	}
-	return p.Commit()
+	if err := p.Commit(); err != nil {
+		return fmt.Errorf("%s: %w", p.path, err)
+	}
+	return nil
 }
 
 // publish makes a file at out, has write fill it, and gives it its name when it is whole.

@@ -24,6 +24,7 @@ type removeArgs struct {
 type RemoveOptions struct {
 	Force   bool // it is no error that nothing is there
 	DryRun  bool // only count, and name what would stay
+	Aside   bool // of a directory: under its name nobody ever sees a part of it; what a kill leaves is litter
 	Workers int
 }
 
@@ -89,12 +90,41 @@ var removeHalf = userns.Half[removeArgs, tree.Removed]{Name: "remove", Func: fun
 	if a.Options.DryRun {
 		return wouldRemove(ctx, parent, a, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 	}
-	return tree.RemoveWith(ctx, parent.File, a.Name, Workers(a.Options.Workers), parent.Do)
+	name := a.Name
+	if a.Options.Aside {
+		aside, err := parent.putAside(name)
+		if err != nil {
+			return r, err
+		}
+		defer aside.Close()
+		name = aside.Name()
+	}
+	return tree.RemoveWith(ctx, parent.File, name, Workers(a.Options.Workers), parent.Do)
 }}
+
+// putAside gives the directory name a partial one, and returns it open under that, locked against sweeps.
+func (p *ParentDir) putAside(name string) (*os.File, error) {
+	fd, err := p.OpenDir(name)
+	if err != nil {
+		return nil, &fs.PathError{Op: "openat", Path: name, Err: err}
+	}
+	dir := os.NewFile(uintptr(fd), PartialName(name))
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(&fs.PathError{Op: "flock", Path: name, Err: err}, dir.Close())
+	}
+	at := int(p.Fd())
+	if err := p.Do(func() error { return unix.Renameat(at, name, at, dir.Name()) }); err != nil {
+		return nil, errors.Join(&fs.PathError{Op: "renameat", Path: name, Err: err}, dir.Close())
+	}
+	return dir, nil
+}
 
 // wouldRemove is the dry run.
 func wouldRemove(ctx context.Context, parent *ParentDir, a removeArgs, isDir bool) (r tree.Removed, err error) {
-	if !isDir {
+	switch {
+	case !isDir && a.Options.Aside:
+		return r, &fs.PathError{Op: "remove", Path: a.Name, Err: errors.New("not a directory, but perhaps a link to one, which would stay")}
+	case !isDir:
 		return tree.Removed{Inodes: 1}, nil
 	}
 	fd, err := parent.OpenDir(a.Name)

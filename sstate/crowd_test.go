@@ -100,7 +100,7 @@ func (j crowdJob) restore(c *Cache, n int) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(j.Dir, fmt.Sprintf("out-%d", os.Getpid()))
+	dir := filepath.Join(j.Dir, fmt.Sprintf("out-%x", j.Seed)) // pids come again, and a killed process leaves its tree
 	_, err = c.Restore(context.Background(), k, dir, RestoreOptions{Unpack: ferry.UnpackOptions{Workers: 1}})
 	var miss *store.MissError
 	if errors.As(err, &miss) && miss.Reason == "there is no such entry" {

@@ -134,6 +134,23 @@ func (s *crashSite) commands() []crashCommand {
 		{name: "deploy", args: []string{"deploy", "-f", "--from", "tree", "bin/busybox", "new"},
 			check: func(t *testing.T, _ string) { s.isDeployed(t, true) },
 			whole: func(t *testing.T) { s.isDeployed(t, false) }, clear: [][]string{{"rm", "new"}}},
+		{name: "hand over", args: []string{"deploy", "--archive", "--remove", "--force", "gone", "out.tar.zst"},
+			prepare: func(t *testing.T) { s.ok(t, "unpack", "reference.tar.zst", "gone") },
+			check: func(t *testing.T, _ string) {
+				s.isPacked(t, nil)
+				if _, err := os.Lstat(s.path("gone")); err == nil { // under its name the tree is whole
+					s.ok(t, "diff", "reference.tar.zst", "gone")
+				} else if _, err := os.Lstat(s.path("out.tar.zst")); err != nil {
+					t.Error("neither tree nor archive is there")
+				}
+				s.ok(t, "unpack", "--refresh", "reference.tar.zst", "gone")
+			},
+			whole: func(t *testing.T) {
+				s.isPacked(t, nil)
+				if _, err := os.Lstat(s.path("gone")); err == nil {
+					t.Error("the tree is still there")
+				}
+			}, clear: [][]string{{"rm", "out.tar.zst"}}},
 		s.ephemeral("ephemeral run", nil),
 		s.ephemeral("first ephemeral run", func(t *testing.T) { s.ok(t, "rm", "-f", "state/nsferry/ephemeral/masters") }),
 		{name: "rm", args: []string{"rm", "-f", "gone"},

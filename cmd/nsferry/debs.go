@@ -41,25 +41,31 @@ type debsImportCmd struct {
 }
 
 // Run imports.
-func (c *debsImportCmd) Run(ctx context.Context, g *Globals, env envFunc, out *Out) (err error) {
-	o := debs.ImportOptions{Link: c.Link, Mode: c.ArchivesMode, Lists: c.Lists, DryRun: c.DryRun, Workers: g.Jobs, Note: out.note}
-	if c.OnlyNeeded != "" {
-		if o.Needed, err = readNeeded(c.OnlyNeeded); err != nil {
-			return err
-		}
+func (c *debsImportCmd) Run(ctx context.Context, g *Globals, env envFunc, out *Out) error {
+	needed, err := readNeeded(c.OnlyNeeded)
+	if err != nil {
+		return err
 	}
-	sum, err := debs.Import(ctx, debs.EnvFunc(env), c.Dl, c.Rootfs, o)
-	if reported(err) {
-		warnDebs(out, "damaged debs left in the cache", sum.Damaged)
-		out.Summary(sum)
-		return errors.Join(err, printPlan(out, sum.Plan))
-	}
-	return err
+	sum, err := debs.Import(ctx, debs.EnvFunc(env), c.Dl, c.Rootfs, debs.ImportOptions{Link: c.Link, Mode: c.ArchivesMode, Needed: needed,
+		Lists: c.Lists, DryRun: c.DryRun, Workers: g.Jobs, Note: out.note})
+	return reportImport(out, sum, err)
 }
 
-// readNeeded reads the file of --only-needed.
+func reportImport(out *Out, sum debs.Imported, err error) error {
+	if !reported(err) {
+		return err
+	}
+	warnDebs(out, "damaged debs left in the cache", sum.Damaged)
+	out.Summary(sum)
+	return errors.Join(err, printPlan(out, sum.Plan))
+}
+
+// readNeeded reads the file of --only-needed. Without one everything is needed.
 func readNeeded(name string) (*debs.Needed, error) {
-	if name == "-" {
+	switch name {
+	case "":
+		return nil, nil
+	case "-":
 		return debs.ParseNeeded(os.Stdin)
 	}
 	f, err := os.Open(name)
@@ -146,19 +152,13 @@ type debsStageCmd struct {
 }
 
 // Run stages.
-func (c *debsStageCmd) Run(ctx context.Context, g *Globals, env envFunc, out *Out) (err error) {
-	o := debs.StageOptions{Link: c.Link, Workers: g.Jobs, Note: out.note}
-	if c.OnlyNeeded != "" {
-		if o.Needed, err = readNeeded(c.OnlyNeeded); err != nil {
-			return err
-		}
+func (c *debsStageCmd) Run(ctx context.Context, g *Globals, env envFunc, out *Out) error {
+	needed, err := readNeeded(c.OnlyNeeded)
+	if err != nil {
+		return err
 	}
-	sum, err := debs.Stage(ctx, debs.EnvFunc(env), c.Dl, c.Dir, o)
-	if reported(err) {
-		warnDebs(out, "damaged debs left in the cache", sum.Damaged)
-		out.Summary(sum)
-	}
-	return err
+	sum, err := debs.Stage(ctx, debs.EnvFunc(env), c.Dl, c.Dir, debs.StageOptions{Link: c.Link, Needed: needed, Workers: g.Jobs, Note: out.note})
+	return reportImport(out, sum, err)
 }
 
 type debsUnstageCmd struct {

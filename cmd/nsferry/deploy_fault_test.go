@@ -35,13 +35,19 @@ func newFaultSite(t *testing.T) *faultSite {
 
 func (s *faultSite) path(name string) string { return filepath.Join(s.dir, name) }
 
-// traced runs deploy under strace(1) with its options, and returns whether it succeeded and what it said.
+// traced runs deploy as the function does.
 func (s *faultSite) traced(t *testing.T, inject string, args ...string) (ok bool, said string) {
 	t.Helper()
+	return traced(t, s.dir, inject, append([]string{"deploy"}, args...)...)
+}
+
+// traced runs nsferry in dir under strace(1), which injects a fault, and returns whether it succeeded and what it said.
+func traced(t *testing.T, dir, inject string, args ...string) (ok bool, said string) {
+	t.Helper()
 	argv := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + strings.Split(inject, ":")[0], "-e", "inject=" + inject,
-		"nsferry", "--mode", "root", "deploy"}, args...)
+		"nsferry", "--mode", "root"}, args...)
 	cmd := exec.Command("strace", argv...)
-	cmd.Dir = s.dir
+	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	return err == nil, string(out)
 }
@@ -97,9 +103,9 @@ func (s *faultSite) sums() bool {
 
 var faultCalls = []string{"pwrite64", "pread64", "copy_file_range", "ftruncate", "fchmod", "utimensat", "fsync", "linkat", "renameat", "symlinkat", "lseek", "flock", "sendmsg", "recvmsg"}
 
-// TestDeployFaults has each system call of a deployment fail, one after the other: the old image stays or the new one is whole, and
+// TestDeployFaultsCrash has each system call of a deployment fail, one after the other: the old image stays or the new one is whole, and
 // a message names file and error.
-func TestDeployFaults(t *testing.T) {
+func TestDeployFaultsCrash(t *testing.T) {
 	tier.Root(t, "to trace without a namespace between")
 	tier.Program(t, "strace", "sha256sum")
 	s := newFaultSite(t)
@@ -156,9 +162,9 @@ func (s *faultSite) fail(t *testing.T, call, errno, text string, when int, old, 
 	return map[bool]int{false: 1}[ok]
 }
 
-// TestDeployKilled kills a deployment at each of its system calls: the old image stays or the new one is whole, the link never comes
+// TestDeployKilledCrash kills a deployment at each of its system calls: the old image stays or the new one is whole, the link never comes
 // first, and the next deployment works and leaves no litter.
-func TestDeployKilled(t *testing.T) {
+func TestDeployKilledCrash(t *testing.T) {
 	tier.Root(t, "to trace without a namespace between")
 	tier.Program(t, "strace", "sha256sum")
 	s := newFaultSite(t)

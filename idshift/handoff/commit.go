@@ -68,6 +68,16 @@ func (p *Pending) Seal() error {
 	return nil
 }
 
+// Written tells that nothing more will be written: the disk may begin with the bytes while the caller does something else, and Seal waits
+// for less. It is no more than advice.
+func (p *Pending) Written() {
+	if !p.done && !p.sealed && !p.opts.NoSync {
+		_ = p.dir.call("sync_file_range", p.name, func() error { // Seal finds out
+			return unix.SyncFileRange(int(p.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+		})
+	}
+}
+
 // seal gives the file its mode and time and puts its bytes on the disk.
 func (p *Pending) seal() error {
 	if p.sealed {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -112,7 +113,7 @@ func (p *Pending) begin(adopted *os.File) error {
 		p.file, err = p.dir.duplicate(adopted)
 		return err
 	}
-	p.file, err = p.dir.openat("open O_TMPFILE", p.dir.fd(), ".", p.name, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	p.file, err = p.dir.openat("open O_TMPFILE", p.dir.fd(), ".", filepath.Join(p.dir.f.Name(), p.name), unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if isAny(err, unix.EOPNOTSUPP, unix.EISDIR, unix.ENOENT, unix.EINVAL, unix.ENOSYS) {
 		p.file, p.temp, err = p.dir.createTemp(p.name)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSeal: a sealed file has its mode and is on the disk, and Commit adds no more than the name.
@@ -41,6 +43,33 @@ func TestSeal(t *testing.T) {
 	}
 	if err := p.Seal(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("after Commit: %v", err)
+	}
+}
+
+// TestWritten: the disk is told early of what Seal is going to put on it, and its answer does not matter.
+func TestWritten(t *testing.T) {
+	dir, path := openDir(t)
+	var calls []string
+	k := kernel{fault: func(op string) error {
+		calls = append(calls, op)
+		if op == "sync_file_range" {
+			return unix.EIO
+		}
+		return nil
+	}}
+	for i, o := range []Options{{}, {NoSync: true}} {
+		p, err := newPending(k, dir, string(rune('a'+i)), o, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Written()
+		if err := p.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		p.Written() // too late, and no harm
+	}
+	if n := count(calls, "sync_file_range"); n != 1 || names(t, path) != "a= b=" {
+		t.Errorf("told %d times, directory %q", n, names(t, path))
 	}
 }
 

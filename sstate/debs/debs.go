@@ -80,6 +80,15 @@ func openRootfs(path string, env EnvFunc) (*rootfs, error) {
 	return &rootfs{path: path, root: root, rest: rest, env: env}, nil
 }
 
+// device is where the rootfs is, as far as the caller may go.
+func (r *rootfs) device() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(r.root.Fd()), &st); err != nil {
+		return 0, &fs.PathError{Op: "fstat", Path: r.path, Err: err}
+	}
+	return st.Dev, nil
+}
+
 func (r *rootfs) Close() error { return r.root.Close() }
 
 // ask runs a half that only reads: as the caller, and inside where that is denied. It tells which.

@@ -2,6 +2,7 @@ package debs
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -190,6 +191,51 @@ func TestExportJudges(t *testing.T) {
 		sum, err = Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{Unlisted: FailUnlisted})
 		if len(sum.Refused) != 3 || !errors.As(err, &r) {
 			t.Errorf("export: %+v, %v", sum, err)
+		}
+	}
+}
+
+// TestDamageStaysBehind, whatever way debs come in: as links they are read before, as copies while they are copied. Either leaves the
+// digests of both on record.
+func TestDamageStaysBehind(t *testing.T) {
+	good, bad := deb(t, "good", "1", "amd64"), deb(t, "bad", "1", "all")
+	flipped := sample{bad.Package, bytes.Clone(bad.data)}
+	flipped.data[len(flipped.data)-3] ^= 1
+	for _, e := range envs(t) {
+		for _, link := range []Link{LinkSafe, LinkCopy} {
+			t.Run(e.name+"/"+string(link), func(t *testing.T) {
+				w := newWorld(t, e)
+				w.lists(good, bad)
+				w.seed(good, flipped)
+				for _, name := range w.cached() {
+					check(t, os.Chtimes(filepath.Join(w.dl, name), time.Unix(1e9, 1), time.Unix(1e9, 1)))
+				}
+				for _, root := range []string{w.root, "again"} {
+					if root != w.root {
+						w.newRoot(root)
+						w.lists(good, bad)
+					}
+					sum := w.imp(ImportOptions{Link: link})
+					if sum.Brought != 1 || len(sum.Damaged) != 1 || !strings.Contains(sum.Damaged[0].Reason, "damaged: its SHA256 is") {
+						t.Errorf("import: %+v", sum)
+					}
+					w.readable(good)
+					if got := w.inside("ls", w.archives()); got != good.FileName()+"\npartial\n" {
+						t.Errorf("brought in: %q", got)
+					}
+				}
+				dl, err := os.Open(w.dl)
+				check(t, err)
+				defer dl.Close()
+				there, err := list(dl)
+				check(t, err)
+				r := openRecord(dl)
+				for i, s := range []sample{flipped, good} {
+					if got, ok := r.sum(there.Files[i]); !ok || got.SHA256 != sha256.Sum256(s.data) {
+						t.Errorf("on record of %s: %v, %x", s.FileName(), ok, got.SHA256)
+					}
+				}
+			})
 		}
 	}
 }

@@ -93,6 +93,7 @@ type importer struct {
 	there    Listing // DL
 	archives Listing
 	entered  bool              // archives were listed by a half in the namespace
+	rootDev  uint64            // where the archives are, or are going to be
 	settling *errand[struct{}] // the archives become what they are to be
 	lookup   *errand[Index]    // what the lists say
 	digests  *record
@@ -138,6 +139,11 @@ func (m *importer) run(ctx context.Context, env EnvFunc, dl, root string) (err e
 	}
 	if m.archives, m.entered, m.there, err = listBoth(ctx, m.rootfs, m.dl); err != nil {
 		return err
+	}
+	if m.rootDev = m.archives.Dir.Dev; !m.archives.Exists {
+		if m.rootDev, err = m.rootfs.device(); err != nil {
+			return err
+		}
 	}
 	needed, err := m.Needed.filter(ctx, m.rootfs, m.Lists)
 	if err != nil {

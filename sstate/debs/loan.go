@@ -21,6 +21,7 @@ const maxOpen = 500
 type loan struct {
 	Step
 	file    *os.File // DL's
+	stat    File
 	order   order
 	damaged error
 	placed  *placed
@@ -79,9 +80,7 @@ func (m *importer) bring(ctx context.Context, e *userns.Env, steps []Step) error
 	}
 	err = crew(ctx, workers(m.Workers), len(all), func(_ context.Context, i int, buf []byte) error {
 		if l := &all[i]; l.damaged == nil {
-			sums := index[l.pkg]
-			l.order.Sure = len(sums) > 0
-			l.damaged = checkFile(l.file, sums, m.digests, buf)
+			l.damaged = m.check(l, index[l.pkg], buf)
 		}
 		return nil
 	})
@@ -107,11 +106,28 @@ func (m *importer) open(e *userns.Env, l *loan, buf []byte) (err error) {
 	if err := unix.Fstat(int(l.file.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "fstat", Path: l.File, Err: err}
 	}
-	l.order = order{Name: bytesName(l.File), Hard: linkable(l.file, &st, e), Check: l.Action == Check, MTime: st.Mtim.Nano()}
-	if !m.lookup.over() {
-		_, err = m.digests.get(l.file, &st, buf)
+	l.stat = file(l.File, &st)
+	l.order = order{Name: l.stat.Name, Hard: linkable(l.file, &st, e), Check: l.Action == Check, MTime: l.stat.MTime}
+	if !m.lookup.over() && !m.copies(l) {
+		_, err = m.digests.get(l.file, l.stat, buf)
 	}
 	return err
+}
+
+// copies tells whether a deb is going to be copied, so that it can be read and checked then. What could be a hard link has to be checked before,
+// and so has what the half compares with another file.
+func (m *importer) copies(l *loan) bool {
+	return !l.order.Check && m.Link != LinkHard && (!l.order.Hard || m.Link != LinkSafe || l.stat.Dev != m.rootDev)
+}
+
+// check checks a deb, or leaves that to the half, by what the lists say.
+func (m *importer) check(l *loan, sums []Sum, buf []byte) error {
+	l.order.Sure = len(sums) > 0
+	if _, known := m.digests.sum(l.stat); known || !l.order.Sure || !m.copies(l) || !hasSize(sums, l.stat.Size) {
+		return checkFile(l.file, sums, m.digests, buf)
+	}
+	l.order.Hard, l.order.Want = false, sums
+	return nil
 }
 
 // linkable tells whether a hard link in a rootfs leaves DL's file safe, and readable there. Foreign code runs in the plain map; so the
@@ -166,7 +182,14 @@ func (m *importer) place(ctx context.Context, e *userns.Env, all []loan) error {
 	}
 	answers, err := placeHalf.Run(ctx, e, a, nil, files...)
 	for i := range answers {
-		left[i].placed = &answers[i]
+		p, l := &answers[i], left[i]
+		l.placed = p
+		if p.Damaged {
+			l.damaged = p.Problem.err()
+		}
+		if s := (Sum{Size: l.stat.Size}); copy(s.SHA256[:], p.SHA256) == len(s.SHA256) {
+			m.digests.put(l.stat, s)
+		}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package debs
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ func findLocal(dirs []string) (*localRepos, error) {
 func (l *localRepos) maybe(p Package, size int64) bool {
 	return slices.ContainsFunc(l.files[p.pool()], func(path string) bool {
 		st, err := os.Stat(path)
-		return err != nil || st.Size() == size // has tells what is wrong
+		return err == nil && st.Size() == size || err != nil && !errors.Is(err, fs.ErrNotExist) // has tells what is wrong
 	})
 }
 
@@ -50,6 +51,9 @@ func (l *localRepos) maybe(p Package, size int64) bool {
 func (l *localRepos) has(p Package, got Sum) (bool, error) {
 	for _, path := range l.files[p.pool()] {
 		s, err := l.sum(path)
+		if errors.Is(err, fs.ErrNotExist) { // the repository has been built again meanwhile
+			continue
+		}
 		if err != nil {
 			return false, err
 		}

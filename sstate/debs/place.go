@@ -28,6 +28,7 @@ type order struct {
 	Sure  bool  // its content is what a list says
 	Check bool  // there is a file of this name already, which stays if it is right
 	MTime int64 // ns
+	Want  []Sum // if there are any, nobody has read it yet, and a copy has to be one of these
 }
 
 type placeArgs struct {
@@ -42,6 +43,8 @@ type placeArgs struct {
 type placed struct {
 	Method  handoff.Method
 	Problem problem
+	Damaged bool   // that is the problem: not what was wanted
+	SHA256  []byte // of what Want was compared with
 }
 
 // placeHalf puts debs into apt's archives in a rootfs.
@@ -61,15 +64,17 @@ var placeHalf = userns.Half[placeArgs, []placed]{Name: "debs-place", Func: func(
 	}
 	all := make([]placed, len(a.Orders))
 	err = crew(ctx, workers(a.Workers), len(all), func(ctx context.Context, i int, buf []byte) error {
-		m, err := a.place(ctx, dir, in.Files[1+i], a.Orders[i], buf)
-		all[i] = placed{m, toProblem(err)}
+		p := &all[i]
+		var err error
+		p.Method, err = a.place(ctx, dir, in.Files[1+i], a.Orders[i], buf, p)
+		p.Problem, p.Damaged = toProblem(err), errors.Is(err, errDamaged)
 		return nil
 	})
 	return all, err
 }}
 
 // place puts the deb src into dir.
-func (a placeArgs) place(ctx context.Context, dir, src *os.File, o order, buf []byte) (handoff.Method, error) {
+func (a placeArgs) place(ctx context.Context, dir, src *os.File, o order, buf []byte, answer *placed) (handoff.Method, error) {
 	if o.Check && isRight(dir, src, o) {
 		return kept, nil
 	}
@@ -85,7 +90,7 @@ func (a placeArgs) place(ctx context.Context, dir, src *os.File, o order, buf []
 	if a.Link == LinkHard {
 		return "", errors.New("a hard link would let the inner side own or write the cached file, or it could not read it; --link=safe finds another way")
 	}
-	return a.copyInto(ctx, dir, src, o, buf)
+	return a.copyInto(ctx, dir, src, o, buf, answer)
 }
 
 // notLinkable tells the answers of linkat(2) that lead to a copy.
@@ -115,8 +120,8 @@ func linkInto(dir, src *os.File, name string) error {
 	return &fs.PathError{Op: "linkat", Path: name, Err: unix.EEXIST}
 }
 
-// copyInto makes name in dir a copy of src that is inner root's.
-func (a placeArgs) copyInto(ctx context.Context, dir, src *os.File, o order, buf []byte) (_ handoff.Method, err error) {
+// copyInto makes name in dir a copy of src that is inner root's, and checks it, if that is still to be done.
+func (a placeArgs) copyInto(ctx context.Context, dir, src *os.File, o order, buf []byte, answer *placed) (_ handoff.Method, err error) {
 	// The original stays in DL, so that there is nothing to lose by leaving the time of writing to the system.
 	p, err := handoff.NewPending(dir, string(o.Name), handoff.Options{Mode: debMode, Overwrite: handoff.Replace, NoSync: true})
 	if err != nil {
@@ -127,7 +132,7 @@ func (a placeArgs) copyInto(ctx context.Context, dir, src *os.File, o order, buf
 	if a.Link == LinkCopy {
 		ladder.Top = handoff.Copy
 	}
-	method, err := transfer(ctx, p.File(), src, ladder, nil)
+	method, err := o.transfer(ctx, p.File(), src, ladder, answer)
 	if err != nil {
 		return "", err
 	}
@@ -141,6 +146,24 @@ func (a placeArgs) copyInto(ctx context.Context, dir, src *os.File, o order, buf
 		return "", err
 	}
 	return method, p.Commit()
+}
+
+// transfer copies src to dst, and compares what has been copied with what is wanted.
+func (o order) transfer(ctx context.Context, dst, src *os.File, l handoff.Ladder, answer *placed) (handoff.Method, error) {
+	if len(o.Want) == 0 {
+		return transfer(ctx, dst, src, l, nil)
+	}
+	st, err := src.Stat()
+	if err != nil {
+		return "", err
+	}
+	sum := Sum{Size: st.Size()}
+	method, err := transfer(ctx, dst, src, l, &sum)
+	if err != nil {
+		return "", err
+	}
+	answer.SHA256 = sum.SHA256[:]
+	return method, damaged(judge(o.Want, sum))
 }
 
 // isRight tells whether the file that is there may stay: it has the same bytes, or nobody knows which of the two is right

@@ -111,9 +111,8 @@ func (r *record) sum(f File) (Sum, bool) {
 	return Sum{f.Size, k.sha256}, ok
 }
 
-// get returns the digest of an open file whose stat is st: the one on record, or it reads the file.
-func (r *record) get(f *os.File, st *unix.Stat_t, buf []byte) (Sum, error) {
-	s := file("", st)
+// get returns the digest of an open file whose stat is s: the one on record, or it reads the file.
+func (r *record) get(f *os.File, s File, buf []byte) (Sum, error) {
 	if got, ok := r.sum(s); ok {
 		return got, nil
 	}

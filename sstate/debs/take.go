@@ -76,7 +76,9 @@ func (x *exporter) take(ctx context.Context, t *take, buf []byte) (err error) {
 	case denied(t.err):
 		t.err, t.closed = nil, true
 	case t.err == nil:
-		t.err = x.judge(t)
+		if t.err = x.judge(t); !t.done() {
+			t.pending.Written()
+		}
 	}
 	return nil
 }
@@ -237,7 +239,7 @@ func checkFile(f *os.File, sums []Sum, known *record, buf []byte) error {
 	if !hasSize(sums, st.Size) {
 		return damaged(judge(sums, Sum{Size: st.Size}))
 	}
-	got, err := known.get(f, &st, buf)
+	got, err := known.get(f, file("", &st), buf)
 	if err != nil {
 		return err
 	}
