@@ -1,9 +1,10 @@
 """bitbake.py CLASS FUNCTION [NAME=VALUE]...: prints the shell script that bitbake would run for a task that calls
 FUNCTION: the shell functions of CLASS under the names that they override, with variables and Python expressions
-expanded. Without FUNCTION ("") the script defines all and calls none. For tests of the class without bitbake."""
+expanded. Without FUNCTION ("") the script defines all and calls none. A FUNCTION in Python it runs. For tests of the class without bitbake."""
 import re
 import subprocess
 import sys
+import textwrap
 import types
 
 text = open(sys.argv[1]).read()
@@ -34,9 +35,15 @@ class Data:
 
 d = Data()
 scope = {"d": d, "isar_export_proxies": lambda d: "", "bb": types.SimpleNamespace(process=types.SimpleNamespace(
-    run=lambda command: (subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE, text=True).stdout, "")))}
+    run=lambda command: (subprocess.run(command, shell=isinstance(command, str), check=True, stdout=subprocess.PIPE, text=True).stdout, "")),
+    build=types.SimpleNamespace(exec_func=lambda function, d: print("called", function)))}
 for source in re.findall(r"^def \w+\(.*?\):\n(?:    .*\n|\n)+", text, re.M):
     exec(source, scope)
+
+task = re.search(rf"^python {sys.argv[2]}(?::forcevariable)?\(\) \{{\n(.*?)^\}}$", text, re.M | re.S) if sys.argv[2] else None
+if task:
+    exec(textwrap.dedent(task.group(1)), scope)
+    sys.exit()
 
 print("#!/bin/sh\nset -e")
 for name, value in d.values.items():

@@ -106,6 +106,7 @@ func TestIsarLayer(t *testing.T) {
 			k.objects(t)
 			k.deployed(t)
 			k.chroot(t)
+			k.clean(t)
 		})
 	}
 }
@@ -236,7 +237,7 @@ func (k *isarTask) deployed(t *testing.T) {
 	}
 }
 
-// chroot: rows 14 to 16 and 19.
+// chroot: rows 14 to 16 and 19. Here apt-get is a script that downloads a package and a log of its calls.
 func (k *isarTask) chroot(t *testing.T) {
 	t.Helper()
 	k.call(t, "sbuildchroot_deploy_tar", "")
@@ -271,11 +272,45 @@ func (k *isarTask) chroot(t *testing.T) {
 	if got := k.inside(t, "cat work/apt.log"); !strings.Contains(got, "source hello") {
 		t.Errorf("sources: %q", got)
 	}
+	must(t, os.MkdirAll(k.path("sources/hello/of-an-interrupted-run"), 0o755))
+	k.run(t, "run", "--rootfs", k.path("chroot.tar.zst"), "--commit", k.path("fetch.tar.zst"), "--bind", k.dir+":/opt", "--", "cp", "/opt/apt-get", "/usr/bin/apt-get")
+	if out, err := k.task(t, k.script(t, "nsferry_fetch_source", "SBUILD_CHROOT="+k.path("fetch.tar.zst"), "NSFERRY_SOURCE=hello", "NSFERRY_SOURCE_DIR="+k.path("sources/hello")), ""); err != nil {
+		t.Errorf("apt://: %v\n%s", err, out)
+	}
+	if got, err := os.ReadFile(k.path("sources/hello/apt.log")); err != nil || !strings.HasSuffix(strings.TrimSpace(string(got)), "source hello") {
+		t.Errorf("apt://: %q, %v", got, err)
+	}
+	for _, name := range []string{"sources/hello/of-an-interrupted-run", "sources/hello.partial", "work/source"} {
+		k.absent(t, name)
+	}
+	if out, err := k.task(t, k.script(t, "sbuild_add_unshare_mounts", "SBUILD_CONFIG="+k.path("sbuild.conf")), ""); err != nil {
+		t.Errorf("sbuild: %v\n%s", err, out)
+	}
+	k.content(t, "sbuild.conf", "$unshare_tmpdir_template = '"+k.path("build/nsferry/sbuild/tmp.sbuild.XXXXXXXXXX")+"';\n")
+	k.run(t, "--model", "base", "run", "--", "test", "-x", k.path("build/nsferry/sbuild"))
 	k.call(t, "dpkg_prepare_unshare_ccache", "")
 	k.run(t, "--model", "base", "run", "--", "sh", "-ec", "cd "+k.path("ccache")+"; mkdir a; setpriv --reuid=999 --clear-groups touch a/b")
 	if out, err := exec.Command(filepath.Join(k.dir, "nsferry"), "rm", k.path("ccache/a")).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// clean: row 20; whoever owns the work directory, with the stamps and after the functions that recipes have added.
+func (k *isarTask) clean(t *testing.T) {
+	t.Helper()
+	k.run(t, "--model", k.model, "unpack", k.path("bootstrap.tar.zst"), k.path("work/rootfs"))
+	for _, name := range []string{"stamp.do_build", "stamp.do_fetch", "other.do_build"} {
+		must(t, os.WriteFile(k.path(name), nil, 0o644))
+	}
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", k.dir+":"+path) // in this process it is Python that calls nsferry
+	if got := k.script(t, "do_clean", "CLEANFUNCS=first second", "STAMPCLEAN="+k.path("stamp.*")); got != "called first\ncalled second\n" {
+		t.Errorf("do_clean: %q", got)
+	}
+	for _, name := range []string{"work", "stamp.do_build", "stamp.do_fetch"} {
+		k.absent(t, name)
+	}
+	must(t, os.Remove(k.path("other.do_build")))
 }
 
 // TestIsarLayerShell holds what bitbake makes of the class to dash and shellcheck.

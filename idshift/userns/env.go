@@ -76,14 +76,18 @@ func NewEnv(o Options) (*Env, error) {
 	if mode == ModeRoot || mode == ModeAuto && root && (!e.Nested || suffices(own)) {
 		return e.asRoot(o, own)
 	}
-	return e.asUnshare(o, own)
+	unshared, err := e.asUnshare(o, own)
+	if lacks := (*EnvError)(nil); errors.As(err, &lacks) && mode == ModeAuto && root && enough(own) {
+		return e.asRoot(o, own)
+	}
+	return unshared, err
 }
 
 // asRoot fills e for a process that is already privileged.
 func (e *Env) asRoot(o Options, own idshift.Mapping) (*Env, error) {
 	e.Mode, e.Direct = ModeRoot, true
-	if e.Nested && !suffices(own) {
-		return nil, &EnvError{ID: "map.current", What: "this user namespace maps too few ids for a rootfs (0 and 65534 are needed)",
+	if e.Nested && !enough(own) {
+		return nil, &EnvError{ID: "map.current", What: fmt.Sprintf("this user namespace maps too few ids for a rootfs (0 to %d are needed)", enoughIDs-1),
 			Remedy: "leave out --mode root, or start the outer namespace with a map of at least 65535 ids"}
 	}
 	e.Plain, e.Handoff = own, own
@@ -159,7 +163,7 @@ func (e *Env) rangeError(err error, own idshift.Mapping) error {
 		env.ID = "subid.nested"
 		env.Remedy = "inside a container only sub-ids that the container maps count: add such a range to /etc/subuid and /etc/subgid inside"
 		u, g := freeAbove(own.UID, max(e.Caller.UID, 999)), freeAbove(own.GID, max(e.Caller.GID, 999))
-		if enough := uint32(10000); u.Count >= enough && g.Count >= enough {
+		if u.Count >= enoughIDs && g.Count >= enoughIDs {
 			name := callerName(e.Caller)
 			env.Remedy += fmt.Sprintf(" (%s:%d:%d and %s:%d:%d)", name, u.First, u.Count, name, g.First, g.Count)
 		}
@@ -199,6 +203,19 @@ func rangeErrors(err error) (list []*idshift.RangeError) {
 func initial(m idshift.Map) bool {
 	ext := m.Extents()
 	return m.IsIdentity() && len(ext) == 1 && ext[0].Inside == 0 && ext[0].Count == 1<<32-1
+}
+
+// enoughIDs is how many ids from 0 on root of a namespace needs to work in it, though it has no nobody: as mmdebstrap and sbuild, which map
+// linearly, leave it in a container that keeps its user's id. What does need nobody then fails with an error about that id.
+const enoughIDs = 10000
+
+func enough(own idshift.Mapping) bool {
+	for _, m := range []idshift.Map{own.UID, own.GID} {
+		if first := m.Extents(); len(first) == 0 || first[0].Inside != 0 || first[0].Count < enoughIDs {
+			return suffices(own)
+		}
+	}
+	return true
 }
 
 // suffices tells whether root in a namespace with this map can hold any rootfs that a planned map could: every planned

@@ -105,6 +105,12 @@ dpkg_prepare_unshare_ccache:forcevariable() {
     ${NSFERRY_BASE} grant --traverse --also-id 999 --default "${CCACHE_DIR}"
 }
 
+# sbuild's trees lie where `nsferry rm` of the build's directory removes them, should sbuild be killed.
+sbuild_add_unshare_mounts:prepend() {
+    ${NSFERRY_BASE} grant --traverse "${TMPDIR}/nsferry/sbuild"
+    echo "\$unshare_tmpdir_template = '${TMPDIR}/nsferry/sbuild/tmp.sbuild.XXXXXXXXXX';" >>"${SBUILD_CONFIG}"
+}
+
 # A task's arguments before "--" are schroot's. The tree of the chroot is unpacked once for all tasks and stays as it is.
 imager_run_unshare:forcevariable() {
     while [ "$#" -gt 0 ]; do
@@ -176,6 +182,24 @@ fetch_common_source_unshare:forcevariable() {
         cd /work
         apt-get -q -y --download-only --only-source -o Acquire::Source-Symlinks=false source ${DEBIAN_SOURCE}
 EOF
+}
+
+# What apt downloads appears whole, or not at all.
+nsferry_fetch_source() {
+    ${NSFERRY} rm -f "${WORKDIR}/source"
+    nsferry_parent "${WORKDIR}/source"
+    ${NSFERRY} run --rootfs "${SBUILD_CHROOT}" --ephemeral --apt --bind "${WORKDIR}/source:/work" --chdir /work -- \
+        apt-get -q -y -o Debug::NoLocking=1 -o Acquire::Source-Symlinks=false --download-only --only-source source "${NSFERRY_SOURCE}"
+    rm -rf "${NSFERRY_SOURCE_DIR}" "${NSFERRY_SOURCE_DIR}.partial"
+    mkdir -p "${NSFERRY_SOURCE_DIR}.partial"
+    ${NSFERRY} deploy --all --from "${WORKDIR}/source" '*' "${NSFERRY_SOURCE_DIR}.partial/"
+    mv "${NSFERRY_SOURCE_DIR}.partial" "${NSFERRY_SOURCE_DIR}"
+    ${NSFERRY} rm "${WORKDIR}/source"
+}
+
+python () {
+    import nsferry_fetcher
+    nsferry_fetcher.register()
 }
 
 root_cleandirs:forcevariable() {
