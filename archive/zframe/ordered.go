@@ -29,7 +29,7 @@ func (l Limits) withDefaults() Limits {
 }
 
 // Job is one piece of work. worker, from 0 to Limits.Workers-1, picks state that is not to be shared, such as an Encoder;
-// no two jobs run at one time with the same number.
+// no two jobs run at one time with the same number. A job may wait for one that was submitted before it: that one runs.
 type Job[T any] func(worker int) (T, error)
 
 // Ordered runs jobs on several workers and hands their results to one consumer in the order of submission. It is the
@@ -102,10 +102,8 @@ func (o *Ordered[T]) Wait() error {
 
 func (o *Ordered[T]) runWorker(worker int) {
 	defer o.group.Done()
-	for s := range o.work {
-		if s.err = context.Cause(o.ctx); s.err == nil {
-			s.out, s.err = s.job(worker)
-		}
+	for s := range o.work { // also when the pipeline has failed: one that came later may run already and wait for this one
+		s.out, s.err = s.job(worker)
 		close(s.done)
 	}
 }

@@ -112,3 +112,41 @@ func TestEncodersOfOneNameAgree(t *testing.T) {
 		t.Errorf("%d bytes become %d, more than %d", len(random), len(got), zframe.MaxEncoded(len(random)))
 	}
 }
+
+// TestOrderedRunsWhatWasTaken: a job may wait for one that was submitted before it. When the pipeline fails in between, that one
+// must run all the same.
+func TestOrderedRunsWhatWasTaken(t *testing.T) {
+	failure := errors.New("failure")
+	for range 20_000 {
+		o := zframe.NewOrdered(t.Context(), zframe.Limits{Workers: 4, Jobs: 8}, func(n int) error {
+			if n == 1 {
+				return failure
+			}
+			return nil
+		})
+		before := make(chan struct{})
+		close(before)
+		for n := range 8 {
+			ready := make(chan struct{})
+			wait := before
+			if o.Submit(1, func(int) (int, error) {
+				<-wait
+				close(ready)
+				return n, nil
+			}) != nil {
+				break
+			}
+			before = ready
+		}
+		ended := make(chan error)
+		go func() { ended <- o.Wait() }()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, failure) {
+				t.Fatal(err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("it waits for ever")
+		}
+	}
+}
