@@ -2,6 +2,7 @@ package sstate
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -37,10 +38,22 @@ func TestSaveOfTheSame(t *testing.T) {
 		}
 		return k
 	}
-	restore := func(k store.Key, keys ...minisign.PublicKey) error {
-		dir := filepath.Join(s.dir, k.String())
-		_, err := s.Restore(t.Context(), k, dir, RestoreOptions{Verify: keys})
-		return err
+	restored := 0
+	restore := func(k store.Key, keys ...minisign.PublicKey) (dir string, err error) {
+		restored++
+		dir = filepath.Join(s.dir, fmt.Sprintf("restored%d", restored))
+		_, err = s.Restore(t.Context(), k, dir, RestoreOptions{Verify: keys})
+		return dir, err
+	}
+	restores := func(k store.Key, keys ...minisign.PublicKey) {
+		t.Helper()
+		_, err := restore(k, keys...)
+		check(t, err)
+	}
+	misses := func(words string, k store.Key, keys ...minisign.PublicKey) {
+		t.Helper()
+		dir, err := restore(k, keys...)
+		missed(t, err, words, dir)
 	}
 	again := save("again", true, SaveOptions{})
 	if !os.SameFile(inode(again), inode(s.key)) {
@@ -51,20 +64,18 @@ func TestSaveOfTheSame(t *testing.T) {
 	save("signed", false, SaveOptions{Sign: &secret}) // the base is not
 	check(t, s.Sign(t.Context(), s.key, secret))
 	signed := save("signed-2", true, SaveOptions{Sign: &secret})
-	check(t, restore(signed, public))
-	missed(t, restore(again, public), "not signed", filepath.Join(s.dir, again.String()))
+	restores(signed, public)
+	misses("not signed", again, public)
 
 	check(t, os.Chmod(entryFile(t, s.Store, s.key), 0o600))
 	save("of another mode", false, SaveOptions{})
 	check(t, os.Chmod(entryFile(t, s.Store, s.key), inode(key(t, "of another mode")).Mode()))
 
 	check(t, os.Remove(entryFile(t, s.Store, s.key)))
-	check(t, restore(again))
+	restores(again)
 	s.key = again
 	check(t, os.WriteFile(entryFile(t, s.Store, again), flip(s.whole, len(s.whole)/2, 0), 0o644))
 	save("after damage", false, SaveOptions{})
-	check(t, os.RemoveAll(filepath.Join(s.dir, again.String())))
-	missed(t, restore(again), "", filepath.Join(s.dir, again.String()))
-	check(t, os.RemoveAll(filepath.Join(s.dir, signed.String())))
-	missed(t, restore(signed), "", filepath.Join(s.dir, signed.String()))
+	misses("sum", again)
+	misses("sum", signed)
 }
