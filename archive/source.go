@@ -118,14 +118,13 @@ func (p *part) digest(ctx context.Context) (sum [32]byte, known bool, err error)
 // content appends the part's stored data to buf and returns the digest of all of the entry's content; zeros for a part
 // behind which others come in turn.
 func (p *part) content(ctx context.Context, buf []byte) ([]byte, [32]byte, error) {
-	if p.source.header.Type != tarfmt.Reg || p.large() && p.turn == nil {
+	if p.source.header.Type != tarfmt.Reg || p.turn == nil && (p.large() || p.known.Has(statindex.Digest)) {
 		sum, _, err := p.digest(ctx)
 		if err == nil {
 			buf, err = p.data(buf, io.Discard)
 		}
 		return buf, sum, err
 	}
-	// A small file that is read is hashed again, whatever the index says of it: that costs next to nothing.
 	var sum [32]byte
 	h := sha256.New()
 	if p.turn != nil {
