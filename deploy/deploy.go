@@ -15,8 +15,6 @@ import (
 
 	"github.com/nsferry/nsferry/idshift/handoff"
 	"github.com/nsferry/nsferry/idshift/userns"
-
-	"golang.org/x/sys/unix"
 )
 
 // Options say how outputs are made. The zero value copies one file for each source and replaces nothing.
@@ -147,7 +145,7 @@ func copyFile(ctx context.Context, f, src *os.File, w *watcher, o Options) (Deli
 	if o.Compress != "" {
 		return compressFile(ctx, f, src, w, o)
 	}
-	l := handoff.Ladder{Progress: writeBack(f, o.Progress), See: w.eye(ctx)}
+	l := handoff.Ladder{Progress: handoff.WriteOut(f, o.Progress), See: w.eye(ctx)}
 	res, err := handoff.Transfer(ctx, f, src, l)
 	if err != nil {
 		return Delivered{}, err
@@ -160,18 +158,4 @@ func copyFile(ctx context.Context, f, src *os.File, w *watcher, o Options) (Deli
 	d := Delivered{Method: string(res.Method), Bytes: res.Bytes, Holes: res.Holes, Stored: res.Bytes}
 	d.SHA256, err = w.finish(ctx, res.Bytes)
 	return d, err
-}
-
-// writeBack is progress that also has the disk begin with what is there, so that the sync at the end waits for less.
-func writeBack(f *os.File, progress func(done, total int64)) func(done, total int64) {
-	begun := int64(0)
-	return func(done, total int64) {
-		if done > begun { // advice: the sync finds out what the disk cannot do
-			_ = unix.SyncFileRange(int(f.Fd()), begun, done-begun, unix.SYNC_FILE_RANGE_WRITE)
-			begun = done
-		}
-		if progress != nil {
-			progress(done, total)
-		}
-	}
 }

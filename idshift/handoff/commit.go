@@ -73,9 +73,30 @@ func (p *Pending) Seal() error {
 func (p *Pending) Written() {
 	if !p.done && !p.sealed && !p.opts.NoSync {
 		_ = p.dir.call("sync_file_range", p.name, func() error { // Seal finds out
-			return unix.SyncFileRange(int(p.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+			return writeOut(p.file, 0, 0)
 		})
 	}
+}
+
+// WriteOut returns progress for a Ladder that also has the disk begin with what has been copied to f, so that the sync at the end waits for
+// less. That is advice: the sync finds out what the disk cannot do. progress may be nil.
+func WriteOut(f *os.File, progress func(done, total int64)) func(done, total int64) {
+	const step = 8 << 20
+	begun := int64(0)
+	return func(done, total int64) {
+		if done-begun >= step {
+			_ = writeOut(f, begun, done-begun)
+			begun = done
+		}
+		if progress != nil {
+			progress(done, total)
+		}
+	}
+}
+
+// writeOut begins to write a range of f to the disk (sync_file_range(2)); n 0 is all from off on.
+func writeOut(f *os.File, off, n int64) error {
+	return unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 // seal gives the file its mode and time and puts its bytes on the disk.
