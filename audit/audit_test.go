@@ -176,7 +176,7 @@ func TestFindings(t *testing.T) {
 		{"setuid behind a directory open to one user", makeRootfs + "chmod 0700 in/rootfs; cp /bin/true in/rootfs/usr/bin/su; chmod 4755 in/rootfs/usr/bin/su", "", []string{}, 0},
 		{"entries for the caller, inherited", "", "setfacl -d -m u:$(id -u):rwx,o::rx in", []string{}, 0},
 		{"partial trees", "mkdir -p in/.rootfs.partial-0123abcd/etc in/.rootfs.partial-0123abcd/usr in/.rootfs.partial-0123abcd/bin; chmod 0777 in/.rootfs.partial-0123abcd/etc", "touch .a.tar.zst.partial-0a0b", []string{"leftover.partial .a.tar.zst.partial-0a0b", "leftover.partial in/.rootfs.partial-0123abcd"}, 2},
-		{"what sbuild and mmdebstrap leave", "mkdir -p -m 0700 in/tmp.sbuild.aB3x in/mmdebstrap.k3jd9_2kdL in/mmdebstrap.conf", "", []string{"leftover.mmdebstrap in/mmdebstrap.k3jd9_2kdL", "leftover.sbuild in/tmp.sbuild.aB3x"}, 2},
+		{"what sbuild and mmdebstrap leave", "mkdir -p -m 0700 in/tmp.sbuild.aB3x in/tmp.sbuild.lhAd_VDB_q in/mmdebstrap.k3jd9_2kdL in/mmdebstrap.conf", "", []string{"leftover.mmdebstrap in/mmdebstrap.k3jd9_2kdL", "leftover.sbuild in/tmp.sbuild.aB3x", "leftover.sbuild in/tmp.sbuild.lhAd_VDB_q"}, 3},
 		{"mount stubs", makeRootfs + "mkdir in/rootfs/isar-apt; setfattr -n user.nsferry.placeholder -v 1 in/rootfs/isar-apt", "", []string{"mount.stub in/rootfs/isar-apt"}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -245,7 +245,7 @@ type leftoverKind struct {
 var leftovers = sync.OnceValue(func() []leftoverKind {
 	return []leftoverKind{
 		{"leftover.partial", "an unfinished file or tree of nsferry's", regexp.MustCompile(`^\..+\.partial-[0-9a-zA-Z]{4,16}$`)},
-		{"leftover.sbuild", "a chroot that sbuild has left", regexp.MustCompile(`^tmp\.sbuild\.[0-9A-Za-z]+$`)},
+		{"leftover.sbuild", "a chroot that sbuild has left", regexp.MustCompile(`^tmp\.sbuild\.[0-9A-Za-z_]+$`)},
 		{"leftover.mmdebstrap", "a chroot that mmdebstrap has left", regexp.MustCompile(`^mmdebstrap\.[0-9A-Za-z_]{8,}$`)},
 	}
 })
