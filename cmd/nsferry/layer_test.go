@@ -30,7 +30,8 @@ func (k *isarTask) script(t *testing.T, function string, vars ...string) string 
 		"DEPLOYDIR=" + k.path("deploy"), "KERNEL_IMAGE=kernel", "INITRD_DEPLOY_FILE=initrd", "DTB_FILES=board.dtb", "SOURCE_DATE_EPOCH=1700000000",
 		"DEPLOY_SCHROOT=" + k.path("chroot"), "SBUILD_CHROOT=" + k.path("chroot.tar.zst"), "CCACHE_DIR=" + k.path("ccache"),
 		"BASE_DISTRO=debian", "BASE_DISTRO_CODENAME=bookworm", "BB_CURRENTTASK=image_test", "DEBIAN_SOURCE=hello",
-		"SCHROOT_MOUNTS=" + w + ":/work " + k.path("apt-get") + ":/usr/bin/apt-get", "LAYERDIR_nsferry=" + layer,
+		"DEPLOY_DIR_IMAGE=" + k.path("deploy"),
+		"SCHROOT_MOUNTS=" + w + ":/work " + k.path("deploy") + ":/deploy " + k.path("apt-get") + ":/usr/bin/apt-get", "LAYERDIR_nsferry=" + layer,
 		"ROOTFS_INITRAMFS_GENERATOR_CMDLINE=echo $kernel_version >/boot/initrd.img-$kernel_version; chmod 600 /boot/initrd.img-*",
 		"NSFERRY_MODEL=" + k.model}, vars...)
 	out, err := exec.Command("python3", args...).CombinedOutput()
@@ -250,13 +251,15 @@ func (k *isarTask) chroot(t *testing.T) {
 	k.call(t, "nsferry_parent", "", k.path("work"))
 	k.deb(t, "tool", "1", "work/tool_1_all.deb")
 
+	must(t, os.WriteFile(k.path("deploy/begun"), []byte("not yet"), 0o600)) // as the task does for ext4
 	script := k.script(t, "imager_run_unshare", "INSTALL_image_test=wic-tools", "BOM_image_test=dpkg bash")
-	out, err := k.task(t, script, "pwd; tee /work/image; id -u\nfrom standard input\n", "-p", "-d", "/work", "-u", "root", "--", "/bin/sh", "-c", "read x; cat >/work/image; echo done >/tool")
+	out, err := k.task(t, script, "pwd; tee /work/image; id -u\nfrom standard input\n", "-p", "-d", "/work", "-u", "root", "--", "/bin/sh", "-c", "read x; cat >/deploy/image; cat /deploy/image >/deploy/begun; echo done >/tool")
 	if err != nil {
 		t.Fatalf("imager: %v\n%s", err, out)
 	}
-	if got := k.inside(t, "cat work/image"); got != "from standard input\n" {
-		t.Errorf("image: %q", got)
+	for _, image := range []string{"deploy/image", "deploy/begun"} {
+		k.content(t, image, "from standard input\n")
+		must(t, os.WriteFile(k.path(image), nil, 0)) // they are ours
 	}
 	if _, err := os.Stat(k.path("dl/debian-bookworm/tool_1_all.deb")); err != nil {
 		t.Error(err)
@@ -265,9 +268,10 @@ func (k *isarTask) chroot(t *testing.T) {
 	if err != nil || !strings.Contains(string(manifest), "|bash:amd64|") || strings.Count(string(manifest), "\n") != 2 {
 		t.Errorf("manifest: %q, %v", manifest, err)
 	}
-	if out, err = k.task(t, script, "[ ! -e /tool ] && cat apt.log && exit 5\n", "-p"); err == nil || !strings.Contains(out, "install wic-tools\n!<arch>") {
+	if out, err = k.task(t, script, "[ ! -e /tool ] && cat apt.log && : >/deploy/half && exit 5\n", "-p"); err == nil || !strings.Contains(out, "install wic-tools\n!<arch>") {
 		t.Errorf("a here-document that fails: %v\n%s", err, out)
 	}
+	must(t, os.WriteFile(k.path("deploy/half"), nil, 0))
 	k.call(t, "fetch_common_source_unshare", "")
 	if got := k.inside(t, "cat work/apt.log"); !strings.Contains(got, "source hello") {
 		t.Errorf("sources: %q", got)

@@ -124,18 +124,41 @@ imager_run_unshare:forcevariable() {
     debs="${WORKDIR}/debs-${BB_CURRENTTASK}"
     script="$(cat "${LAYERDIR_nsferry}/files/imager")"
     E="${@isar_export_proxies(d)}"
+    failed=
 
     ${NSFERRY} rm -f "${debs}"
     mkdir -p "${DEBDIR}/${distro}"
     nsferry_parent "${debs}/var/cache/apt/archives"
     # Local packages are read under the repository's lock, which is passed on as descriptor 9; 8 becomes the manifest.
-    ${NSFERRY} run --rootfs "${SBUILD_CHROOT}" --ephemeral --apt ${@nsferry_binds(d, d.getVar('SCHROOT_MOUNTS'))} \
+    ${@nsferry_imager(d)} run --rootfs "${SBUILD_CHROOT}" --ephemeral --apt ${@nsferry_binds(d, d.getVar('SCHROOT_MOUNTS'))} \
         --bind "${DEBDIR}/${distro}:/debs:ro" --bind "${debs}/var/cache/apt/archives:/debs-new" --keep-fd 9 --output 8:"${WORKDIR}/imager.manifest" --force \
         --env "INSTALL=${install}" --env "BOM=${bom}" \
-        -- /bin/sh -c "$script" imager "$@" 9>>"${REPO_ISAR_DIR}/isar.lock"
+        -- /bin/sh -c "$script" imager "$@" 9>>"${REPO_ISAR_DIR}/isar.lock" || failed=$?
+    ${@nsferry_given(d)}
+    [ -z "$failed" ] || return "$failed"
     [ -n "${bom}" ] || rm -f "${WORKDIR}/imager.manifest"
     deb_dl_dir_export "${debs}" "${distro}"
     ${NSFERRY} rm -f "${debs}"
+}
+
+# Image tools write into directories of yours, over files that you have begun. For that inner root of the model base has power over what is
+# yours too: your ids are in its map, above its own.
+def nsferry_imager(d):
+    import os
+    if d.getVar("NSFERRY_MODEL") != "base":
+        return d.getVar("NSFERRY")
+    ids = [(name, get_subid_range("/etc/sub%sid" % name, d), own) for name, own in (("u", os.getuid()), ("g", os.getgid()))]
+    return d.getVar("NSFERRY_BASE").replace("--model base", "--map " + ",".join(
+        "%s:0:%d:%d,%s:%d:%d:1" % (name, first, count, name, count, own) for name, (first, count), own in ids))
+
+# What inner root of the model base has made in there becomes yours: after each image, failed ones too, and before one, should the
+# task before have been killed.
+def nsferry_given(d):
+    return d.expand('nsferry --quiet give -R "${DEPLOY_DIR_IMAGE}"') if d.getVar("NSFERRY_MODEL") == "base" else ""
+
+python set_image_size:prepend() {
+    if nsferry_given(d):
+        bb.process.run(nsferry_given(d))
 }
 
 def nsferry_binds(d, mounts):
