@@ -36,7 +36,10 @@ class Proxy(http.server.BaseHTTPRequestHandler):
                 with open(sys.argv[1], "a") as log:
                     print(self.path, file=log)
             if answer.status not in (204, 304):
-                shutil.copyfileobj(answer, self.wfile, 1 << 20)
+                try:
+                    shutil.copyfileobj(answer, self.wfile, 1 << 20)
+                except ConnectionError:  # who asked has been killed
+                    self.close_connection = True
 
     def log_message(self, *_):
         pass

@@ -115,7 +115,7 @@ func TestIsarLayer(t *testing.T) {
 // furnish makes what a build has before the layer's first function.
 func (k *isarTask) furnish(t *testing.T, tarball string) {
 	t.Helper()
-	for _, dir := range []string{"here", "deploy", "build", "dl/debian-bookworm", "repo/debian"} {
+	for _, dir := range []string{"here", "deploy", "build", "package", "dl/debian-bookworm", "repo/debian"} {
 		must(t, os.MkdirAll(k.path(dir), 0o755))
 	}
 	lockrun := "#!/bin/sh\n# -r -f LOCK -c COMMAND\nexec flock -s \"$3\" sh -c \"$5\"\n"
@@ -186,7 +186,7 @@ func (k *isarTask) debs(t *testing.T) {
 	k.deb(t, "cached", "1", "dl/debian-bookworm/cached_1_all.deb")
 	k.deb(t, "local", "1:2", "repo/debian/local_2_all.deb")
 	k.deb(t, "fresh", "1:3", "here/fresh_1%3a3_all.deb")
-	for _, root := range []string{"work/rootfs", "work/stage"} { // a rootfs; what mmdebstrap and sbuild are given in the place of one
+	for _, root := range []string{"work/rootfs", "package/rootfs"} { // a rootfs; what sbuild is given in the place of one
 		k.call(t, "deb_dl_dir_import", "", k.path(root), "debian-bookworm")
 		k.inside(t, "ls "+root+"/var/cache/apt/archives/cached_1_all.deb")
 		copied := "cp here/fresh* " + root + "/var/cache/apt/archives/; cp repo/debian/local* " + root + "/var/cache/apt/archives/local_1%3a2_all.deb"
@@ -199,7 +199,7 @@ func (k *isarTask) debs(t *testing.T) {
 		k.absent(t, "dl/debian-bookworm/local_1%3a2_all.deb")
 		must(t, os.Remove(k.path("dl/debian-bookworm/fresh_1%3a3_all.deb")))
 	}
-	k.run(t, "rm", k.path("work/stage"))
+	k.call(t, "run_privileged", "", "rm", "-rf", k.path("package/rootfs")) // as dpkg_runbuild does
 }
 
 // objects: rows 11 and 12, and times as do_rootfs_finalize sets them.

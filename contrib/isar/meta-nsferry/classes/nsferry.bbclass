@@ -53,6 +53,7 @@ nsferry_parent() {
 
 # DIRECTORY DISTRO, which may be a rootfs or a directory that mmdebstrap or sbuild use as one.
 deb_dl_dir_import:forcevariable() {
+    nsferry_parent "$(dirname "${1}")" # inner root removes it later
     [ -d "${1}" ] || nsferry_parent "${1}"
     ${NSFERRY} debs import "${DEBDIR}/${2}" "${1}"
 }
