@@ -13,14 +13,21 @@ func partFor(args []string) (grammar any, g *Globals) {
 	return v.Interface(), v.Elem().FieldByName("Globals").Addr().Interface().(*Globals)
 }
 
-// commandWords are the words that args begin with, global flags without a value of their own apart.
+// commandWords are the words that args begin with, global flags and their values apart.
 func commandWords(args []string) (words []string) {
 	lone := []string{"--json", "--quiet", "-q", "--verbose", "-v", "--no-progress"}
-	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
-			words = append(words, a)
-		} else if !slices.Contains(lone, a) {
-			break
+	valued := []string{"--mode", "--model", "--map", "--jobs", "-j"}
+	for i := 0; i < len(args); i++ {
+		name, _, joined := strings.Cut(args[i], "=")
+		switch {
+		case !strings.HasPrefix(name, "-"):
+			words = append(words, args[i])
+		case slices.Contains(valued, name):
+			if !joined {
+				i++
+			}
+		case !slices.Contains(lone, args[i]):
+			return words
 		}
 	}
 	return words

@@ -50,7 +50,7 @@ func TestPart(t *testing.T) {
 	commands := 0
 	for _, leaf := range whole.Leaves(false) {
 		words := commandNames(leaf)
-		part := model(append([]string{"--json"}, words...)...)
+		part := model(append([]string{"--json", "--model", "caller", "--mode=root", "-j", "2"}, words...)...)
 		if n := find(part, words); n == nil {
 			t.Errorf("%q: its part of the grammar does not have it", words)
 		} else if d := cmp.Diff(describe(leaf), describe(n)); d != "" {
@@ -64,7 +64,7 @@ func TestPart(t *testing.T) {
 	if commands < 30 {
 		t.Errorf("%d commands", commands)
 	}
-	for _, args := range []string{"", "--mode root run", "--help", "nonsense", "--version", "sstates", "--unknown run"} {
+	for _, args := range []string{"", "--mode", "--mode run", "--mode root", "--help", "nonsense", "--version", "sstates", "--unknown run"} {
 		if n := model(strings.Fields(args)...); len(n.Children) != len(whole.Children) {
 			t.Errorf("%q: %d commands, not all", args, len(n.Children))
 		}
