@@ -70,6 +70,9 @@ func exitCode(err error, interrupted bool) int {
 
 // run is main without the process: it parses args, runs one command, reports and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "help" { // as with git and go
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	out := &Out{Stdout: stdout, Stderr: stderr, json: asksJSON(args)}
 	left := -1 // what --help or --version want to exit with
 	parser, g, err := newParser(args, out, func(code int) { left = code })
