@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"github.com/nsferry/nsferry/tier"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
+	"github.com/nsferry/nsferry/tier"
 )
 
 func TestMain(m *testing.M) {
@@ -34,23 +35,8 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	tier.Program(t, "setfacl", "setcap", "du")
-	o := userns.Options{}
-	if os.Getuid() == 0 {
-		o = userns.Options{Mode: "unshare", Map: "0:3000000000:65536"}
-	}
-	e, err := userns.NewEnv(o)
-	if err == nil {
-		err = e.Probe(context.Background())
-	}
-	if err != nil {
-		tier.Have(t, false, "a namespace: "+err.Error())
-	}
-	w := &world{T: t, env: e, dir: t.TempDir()}
-	for _, dir := range []string{filepath.Dir(w.dir), w.dir} { // testing makes them for the user alone
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	e, dir := usernstest.Base(t)
+	w := &world{T: t, env: e, dir: dir}
 	w.base, _ = e.Plain.UID.ToOutside(0)
 	w.sh("mkdir in; chmod 0777 in")
 	t.Cleanup(func() { w.inner("rm -rf in/* in/.[a-z]*") })

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -123,15 +124,15 @@ func rewrite(at int) error {
 // expected to be the genuine file is.
 func TestAttack(t *testing.T) {
 	rounds := tier.Soaking(10000, 120)
-	for _, e := range envs(t) {
+	for _, e := range usernstest.Models(t) {
 		if out, _ := e.Plain.UID.ToOutside(0); e.Direct || out == e.Caller.UID {
 			continue // inner root is the caller, and needs no tricks
 		}
-		t.Run(e.name, func(t *testing.T) { attack(t, e, rounds) })
+		t.Run(e.Name, func(t *testing.T) { attack(t, e, rounds) })
 	}
 }
 
-func attack(t *testing.T, e namedEnv, rounds int) {
+func attack(t *testing.T, e usernstest.Way, rounds int) {
 	g := newGround(t, e, plant{Path: "dir", Kind: unix.S_IFDIR})
 	private := filepath.Join(g.dir, "private")
 	check(t, errors.Join(os.Mkdir(private, 0o700), os.WriteFile(filepath.Join(private, "prize"), []byte(strings.Repeat(secret, repeats)), 0o600)))

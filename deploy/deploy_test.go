@@ -14,15 +14,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 )
 
 var epoch = time.Unix(1600000000, 123456789)
 
 // TestOutputIsTheCallers deploys what only inner root may read, in every model: owner, mode, time and content.
 func TestOutputIsTheCallers(t *testing.T) {
-	for _, e := range envs(t) {
+	for _, e := range usernstest.Models(t) {
 		for _, umask := range []int{0o022, 0o077} {
-			t.Run(fmt.Sprintf("%s %03o", e.name, umask), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s %03o", e.Name, umask), func(t *testing.T) {
 				g := newGround(t, e, plant{Path: "boot/initrd.img-6.1", Data: map[int64]string{0: "made by dracut"}, Mode: 0o4600, Owner: 33})
 				defer syscall.Umask(syscall.Umask(umask))
 				d := g.must(t, "boot/initrd.img-*", g.out(), Options{Sum: true, Symlink: "initrd"})
@@ -51,7 +53,7 @@ func TestOutputIsTheCallers(t *testing.T) {
 }
 
 func TestModeAndTime(t *testing.T) {
-	g := newGround(t, envs(t)[0], text("file", "x"))
+	g := newGround(t, usernstest.Models(t)[0], text("file", "x"))
 	clamp := int64(1500000000)
 	g.must(t, "file", g.out("a"), Options{Mode: 0o751, ClampMTime: &clamp})
 	st, err := os.Stat(g.out("a"))
@@ -66,7 +68,7 @@ func TestModeAndTime(t *testing.T) {
 
 // TestGlobs wants exactly one file for a pattern, all of them with All, and shell rules for what matches.
 func TestGlobs(t *testing.T) {
-	g := newGround(t, envs(t)[0],
+	g := newGround(t, usernstest.Models(t)[0],
 		text("boot/vmlinuz-6.1", "k1"), text("boot/vmlinuz-6.2", "k2"), text("boot/.hidden", "h"), plant{Path: "boot/vmlinuz-dir", Kind: unix.S_IFDIR},
 		text("usr/lib/linux-image-6.1/arm/a.dtb", "a"), text("usr/lib/linux-image-6.1/x86/b.dtb", "b"), text("weird[1]", "w"), text("a*b", "star"),
 		plant{Path: "abs", Link: "/boot"}, plant{Path: "up", Link: "../../../../boot"}, plant{Path: "loop", Link: "loop"}, text("bytes-\xff\n", "n"))
@@ -124,9 +126,9 @@ func TestGlobs(t *testing.T) {
 
 // TestPlainPaths deploys without a rootfs: through a directory that only inner root may search, and not through a link of inner root's.
 func TestPlainPaths(t *testing.T) {
-	e := envs(t)[0]
+	e := usernstest.Models(t)[0]
 	if e.Direct {
-		e = envs(t)[1]
+		e = usernstest.Models(t)[1]
 	}
 	g := newGround(t, e, text("closed/deep/file", "x"), plant{Path: "link", Link: "closed"}, plant{Path: "closed/link", Link: "deep"})
 	f, err := os.Open(g.root())
@@ -147,7 +149,7 @@ func TestPlainPaths(t *testing.T) {
 }
 
 func TestReplaceOnlyWhenAsked(t *testing.T) {
-	g := newGround(t, envs(t)[0], text("file", "new"), text("two", "2"))
+	g := newGround(t, usernstest.Models(t)[0], text("file", "new"), text("two", "2"))
 	check(t, os.WriteFile(g.out("file"), []byte("old"), 0o600))
 	if _, err := g.deploy(t, []string{"two", "file"}, g.out(), Options{}); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), g.out("file")) {
 		t.Errorf("got %v", err)
@@ -164,7 +166,7 @@ func TestReplaceOnlyWhenAsked(t *testing.T) {
 }
 
 func TestDestinations(t *testing.T) {
-	g := newGround(t, envs(t)[0], text("a/x", "1"), text("b/x", "2"), text("c", "3"))
+	g := newGround(t, usernstest.Models(t)[0], text("a/x", "1"), text("b/x", "2"), text("c", "3"))
 	for _, c := range []struct {
 		sources []string
 		dest    string
@@ -193,7 +195,7 @@ func TestDestinations(t *testing.T) {
 }
 
 func TestExpectations(t *testing.T) {
-	g := newGround(t, envs(t)[0], text("file", "x"))
+	g := newGround(t, usernstest.Models(t)[0], text("file", "x"))
 	right, wrong := int64(1), int64(2)
 	sum := fmt.Sprintf("%X", sha256.Sum256([]byte("x")))
 	var mismatch *MismatchError
@@ -210,7 +212,7 @@ func TestExpectations(t *testing.T) {
 // TestNames deploys names that have to be escaped, or are as long as can be.
 func TestNames(t *testing.T) {
 	for _, name := range []string{"a\nb", `a\b`, "-rf", strings.Repeat("n", 248), "\xff"} {
-		g := newGround(t, envs(t)[0], text(name, "x"))
+		g := newGround(t, usernstest.Models(t)[0], text(name, "x"))
 		pattern := strings.ReplaceAll(name, `\`, `\\`)
 		if _, err := g.deploy(t, []string{pattern}, g.out(), Options{Sum: true}); err != nil {
 			t.Fatalf("%q: %v", name, err)
@@ -221,10 +223,10 @@ func TestNames(t *testing.T) {
 
 // TestHolesStay compares blocks: an output has no more than its source.
 func TestHolesStay(t *testing.T) {
-	for _, e := range envs(t) {
+	for _, e := range usernstest.Models(t) {
 		g := newGround(t, e, plant{Path: "img", Mode: 0o644, Size: 1 << 28, Data: map[int64]string{0: "a", 100 << 20: strings.Repeat("b", 70000), 1<<28 - 1: "c"}})
 		ways := []Options{{}}
-		if e.name == "base" {
+		if e.Name == "base" {
 			ways = append(ways, Options{Sum: true, Map: true})
 		}
 		for _, o := range ways {
@@ -232,10 +234,10 @@ func TestHolesStay(t *testing.T) {
 			var a, b unix.Stat_t
 			check(t, errors.Join(unix.Stat(filepath.Join(g.root(), "img"), &a), unix.Stat(g.out("img"), &b)))
 			if a.Size != b.Size || b.Blocks > a.Blocks || d.Bytes != 1<<28 || d.Holes < 1<<27 {
-				t.Errorf("%s: %d bytes in %d blocks became %d in %d; %+v", e.name, a.Size, a.Blocks, b.Size, b.Blocks, d)
+				t.Errorf("%s: %d bytes in %d blocks became %d in %d; %+v", e.Name, a.Size, a.Blocks, b.Size, b.Blocks, d)
 			}
 		}
-		if e.name == "base" {
+		if e.Name == "base" {
 			tool(t, g.out(), "cmp", "img", filepath.Join(g.root(), "img"))
 			tool(t, g.out(), "sha256sum", "--check", "img.sha256")
 		}
@@ -244,7 +246,7 @@ func TestHolesStay(t *testing.T) {
 
 // TestNothingIsLeftOpen counts descriptors.
 func TestNothingIsLeftOpen(t *testing.T) {
-	g := newGround(t, envs(t)[0], text("a", "1"), text("b", "2"), plant{Path: "fifo", Kind: unix.S_IFIFO})
+	g := newGround(t, usernstest.Models(t)[0], text("a", "1"), text("b", "2"), plant{Path: "fifo", Kind: unix.S_IFIFO})
 	count := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
 		check(t, err)
@@ -267,7 +269,7 @@ func TestNothingIsLeftOpen(t *testing.T) {
 
 // TestCancelledPublishesNothing cancels in the middle.
 func TestCancelledPublishesNothing(t *testing.T) {
-	g := newGround(t, envs(t)[0], text("a", "1"))
+	g := newGround(t, usernstest.Models(t)[0], text("a", "1"))
 	o := Options{From: g.root()}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

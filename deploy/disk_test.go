@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,8 +17,8 @@ import (
 // holes those of the source. .ci/image does it with a Debian tree of 1 GB, and boots it.
 func TestDiskImage(t *testing.T) {
 	tier.Program(t, "mke2fs", "sfdisk", "e2fsck", "debugfs")
-	for _, e := range envs(t) {
-		t.Run(e.name, func(t *testing.T) {
+	for _, e := range usernstest.Models(t) {
+		t.Run(e.Name, func(t *testing.T) {
 			g := newGround(t, e, text("tree/etc/os-release", "NAME=small\n"), plant{Path: "tree/home/x", Data: map[int64]string{0: strings.Repeat("x", 300000)}, Owner: 1000})
 			g.inside(t, `
 				truncate -s 64M disk.img

@@ -15,12 +15,13 @@ import (
 	"github.com/nsferry/nsferry/acl"
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 )
 
 // TestGive moves files with all that could be wrong with them, and wants the same inodes, the caller's alone.
 func TestGive(t *testing.T) {
-	for _, e := range envs(t) {
-		t.Run(e.name, func(t *testing.T) {
+	for _, e := range usernstest.Models(t) {
+		t.Run(e.Name, func(t *testing.T) {
 			g := newGround(t, e, plant{Path: "d/img", Data: map[int64]string{0: "image", 9 << 20: "end"}, Mode: 0o6755, Owner: 33, Rights: true}, text("d/two", "2"))
 			ino := inode(t, filepath.Join(g.root(), "d/img"))
 			check(t, os.WriteFile(g.out("img"), []byte("old"), 0o600))
@@ -50,7 +51,7 @@ func TestGive(t *testing.T) {
 // TestGiveIsUndone lets giving fail at every stage, and wants everything as it was.
 func TestGiveIsUndone(t *testing.T) {
 	wrong := int64(7)
-	for _, e := range envs(t) {
+	for _, e := range usernstest.Models(t) {
 		for _, c := range []struct {
 			name, want string
 			sources    []string
@@ -74,7 +75,7 @@ func TestGiveIsUndone(t *testing.T) {
 				g.hold(t, swap{Lock: "img"})
 			}},
 		} {
-			t.Run(e.name+" "+c.name, func(t *testing.T) {
+			t.Run(e.Name+" "+c.name, func(t *testing.T) {
 				g := newGround(t, e, plant{Path: "img", Data: map[int64]string{0: "image"}, Mode: 0o6751, Owner: 33, Rights: true})
 				if c.arrange != nil {
 					c.arrange(t, g)
@@ -152,7 +153,7 @@ func TestGiveMany(t *testing.T) {
 	for i := range maxGiven + 1 {
 		all = append(all, text(fmt.Sprint("f", i), "x"))
 	}
-	g := newGround(t, envs(t)[0], all...)
+	g := newGround(t, usernstest.Models(t)[0], all...)
 	if _, err := g.deploy(t, []string{"f*"}, g.out(), Options{Give: true, All: true}); err == nil || !strings.Contains(err.Error(), "at once") {
 		t.Errorf("got %v", err)
 	}

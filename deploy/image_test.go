@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -43,7 +44,7 @@ func TestCompressed(t *testing.T) {
 			continue // what maps care for
 		}
 		image.Path, image.Mode = "img", 0o644
-		g := newGround(t, envs(t)[0], image)
+		g := newGround(t, usernstest.Models(t)[0], image)
 		for _, c := range []Compression{Zstd, Gzip} {
 			t.Run(fmt.Sprint(name, " ", c), func(t *testing.T) {
 				var first string
@@ -78,7 +79,7 @@ func TestMaps(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			image.Path, image.Mode = "img", 0o644
-			g := newGround(t, envs(t)[0], image)
+			g := newGround(t, usernstest.Models(t)[0], image)
 			ways := []Options{{Map: true}}
 			if name == "scattered" {
 				ways = append(ways, Options{Map: true, Sum: true, Replace: true}, Options{Map: true, Compress: Gzip, Replace: true}, Options{Map: true, Compress: Zstd, Replace: true})
@@ -123,7 +124,7 @@ func TestMapIsChecked(t *testing.T) {
 	tier.Program(t, "bmaptool")
 	image := images()["scattered"]
 	image.Path = "img"
-	g := newGround(t, envs(t)[0], image)
+	g := newGround(t, usernstest.Models(t)[0], image)
 	g.must(t, "img", g.out(), Options{Map: true})
 	f, err := os.OpenFile(g.out("img"), os.O_WRONLY, 0)
 	check(t, err)

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/ferry"
-	"github.com/nsferry/nsferry/idshift"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -109,42 +109,13 @@ func (p plant) write(path string) error {
 // text is a file with the content s.
 func text(path, s string) plant { return plant{Path: rawString(path), Data: map[int64]string{0: s}} }
 
-type namedEnv struct {
-	name string
-	*userns.Env
-}
-
-// envs are all ways in that this process has. Root plays a user with sub-ids by files of its own.
-func envs(t testing.TB) (all []namedEnv) {
-	t.Helper()
-	add := func(name string, o userns.Options) {
-		e, err := userns.NewEnv(o)
-		check(t, err)
-		all = append(all, namedEnv{name, e})
-	}
-	var sys userns.System
-	mode := "auto"
-	if os.Geteuid() == 0 {
-		add("root", userns.Options{Mode: "root"})
-		file := filepath.Join(t.TempDir(), "subid")
-		check(t, os.WriteFile(file, []byte("root:300000:65536\n"), 0o644))
-		sys, mode = userns.System{Sources: idshift.Sources{SubUID: file, SubGID: file}}, "unshare"
-	} else {
-		tier.Program(t, "newuidmap")
-	}
-	for _, model := range []string{"base", "caller", "identity"} {
-		add(model, userns.Options{Mode: mode, Model: model, System: sys})
-	}
-	return all
-}
-
 // ground is a directory of the caller's with a rootfs in it, below a directory that is closed to everybody else, and out/.
 type ground struct {
-	env namedEnv
+	env usernstest.Way
 	dir string
 }
 
-func newGround(t testing.TB, e namedEnv, all ...plant) *ground {
+func newGround(t testing.TB, e usernstest.Way, all ...plant) *ground {
 	t.Helper()
 	g := &ground{e, t.TempDir()}
 	check(t, os.Chmod(g.dir, 0o700))
@@ -185,7 +156,7 @@ func (g *ground) must(t testing.TB, source string, dest string, o Options) Deliv
 	t.Helper()
 	s, err := g.deploy(t, []string{source}, dest, o)
 	if err != nil {
-		t.Fatalf("%s: %v", g.env.name, err)
+		t.Fatalf("%s: %v", g.env.Name, err)
 	}
 	return s.Outputs[0]
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nsferry/nsferry/archive/tree"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 )
 
 // abuse is what a command does with a descriptor that it was given to write to.
@@ -39,7 +40,7 @@ var abuseHalf = userns.Half[abuse, struct{}]{Name: "test abuse", Func: func(ctx 
 
 // TestWrittenIsReclaimed hands out a descriptor to who does with it what he can: what appears is the caller's alone, or nothing.
 func TestWrittenIsReclaimed(t *testing.T) {
-	for _, e := range envs(t) {
+	for _, e := range usernstest.Models(t) {
 		for _, c := range []struct {
 			name, want string
 			abuse      abuse
@@ -49,7 +50,7 @@ func TestWrittenIsReclaimed(t *testing.T) {
 			{"another name", "another name", abuse{Link: true}},
 			{"left open", "another process has it open", abuse{Keep: true}},
 		} {
-			t.Run(e.name+" "+c.name, func(t *testing.T) {
+			t.Run(e.Name+" "+c.name, func(t *testing.T) {
 				g := newGround(t, e)
 				w, err := NewWritten([]string{g.out("out")}, false)
 				check(t, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +33,7 @@ func TestUnfitTrees(t *testing.T) {
 			}
 			more, err := listing.Parse(line + "\n")
 			check(t, err)
-			e := envs(t)[0]
+			e := usernstest.Models(t)[0]
 			s := newSite(t, e.Env, "", append(nodes, more...))
 			want := s.plain(t, "3")
 			for _, tree := range []string{"", s.tree} {
@@ -57,7 +58,7 @@ func TestNoOverlay(t *testing.T) {
 	} {
 		t.Run(c.fs, func(t *testing.T) {
 			dir := mounted(t, c.fs, c.mkfs)
-			for _, e := range envs(t)[:2] {
+			for _, e := range usernstest.Models(t)[:2] {
 				nodes := treetest.Random(5, 40)
 				if c.fs == "ramfs" {
 					nodes = plainNodes(nodes)
@@ -70,11 +71,11 @@ func TestNoOverlay(t *testing.T) {
 				}
 				status, got := s.over(t, "", o)
 				if status != 0 || string(got) != string(want) {
-					t.Errorf("%s: status %d\n%s", e.name, status, differences(t, want, got))
+					t.Errorf("%s: status %d\n%s", e.Name, status, differences(t, want, got))
 				}
 				notes := strings.Join(s.notes, "\n")
 				if !strings.Contains(notes, c.note) || c.fs == "ramfs" && !strings.Contains(notes, "no overlay can be mounted") {
-					t.Errorf("%s: notes: %q", e.name, notes)
+					t.Errorf("%s: notes: %q", e.Name, notes)
 				}
 				s.intact(t)
 			}
@@ -120,7 +121,7 @@ func mounted(t *testing.T, fs, mkfs string) string {
 
 // TestTogether has many runs over one master at a time, beginning with none, while gc wants everything gone.
 func TestTogether(t *testing.T) {
-	e := envs(t)[0]
+	e := usernstest.Models(t)[0]
 	s := newSite(t, e.Env, "", startTree(9))
 	var wg sync.WaitGroup
 	for range 16 {
@@ -158,7 +159,7 @@ func TestTogether(t *testing.T) {
 
 // TestMasterNotWhole: a master is used only if its record is there, can be read, and is of this boot.
 func TestMasterNotWhole(t *testing.T) {
-	e := envs(t)[0]
+	e := usernstest.Models(t)[0]
 	s := newSite(t, e.Env, "", startTree(2))
 	command := Options{Command: s.command(t, "2", "5")}
 	s.over(t, "", command)
@@ -211,7 +212,7 @@ func (s *site) record(t *testing.T) record {
 
 // TestGC removes by age and by size, and nothing that is in use.
 func TestGC(t *testing.T) {
-	e := envs(t)[0]
+	e := usernstest.Models(t)[0]
 	s := newSite(t, e.Env, "", startTree(3))
 	s.over(t, "", Options{Command: s.command(t, "3", "5")})
 	gc := func(o GCOptions) []Master {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[0] == mutator {
 		os.Exit(mutate(os.Args[1:]))
 	}
-	userns.Main(slices.Concat(Halves(), ferry.Halves(), []userns.Registered{buildHalf})...)
+	userns.Main(slices.Concat(Halves(), ferry.Halves(), usernstest.Halves())...)
 	if os.Geteuid() == 0 {
 		tier.PrivateMounts()
 	}

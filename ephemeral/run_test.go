@@ -11,6 +11,7 @@ import (
 	"github.com/nsferry/nsferry/archive/treetest"
 	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -76,8 +77,8 @@ func usable(nodes []listing.Node) (kept []listing.Node) {
 // TestCommitEqualsPlain changes trees by chance, in every way in and every kind of layer: the archive that is committed is, byte for
 // byte, that of a plain run on a plain tree. Masters and trees stay as they were.
 func TestCommitEqualsPlain(t *testing.T) {
-	for i, e := range envs(t) {
-		t.Run(e.name, func(t *testing.T) {
+	for i, e := range usernstest.Models(t) {
+		t.Run(e.Name, func(t *testing.T) {
 			for seed := range uint64(tier.Soaking(20, 1)) {
 				seed += uint64(i)
 				s := newSite(t, e.Env, "", startTree(seed))
@@ -106,8 +107,8 @@ func TestCommitEqualsPlain(t *testing.T) {
 
 // TestFailedCommand publishes nothing, and its status comes through.
 func TestFailedCommand(t *testing.T) {
-	for _, e := range envs(t) {
-		t.Run(e.name, func(t *testing.T) {
+	for _, e := range usernstest.Models(t) {
+		t.Run(e.Name, func(t *testing.T) {
 			s := newSite(t, e.Env, "", startTree(1))
 			for _, upper := range []Upper{Disk, Memory, Clone} {
 				status, got := s.over(t, "", Options{Command: s.command(t, "1", "7"), Upper: upper})
@@ -124,8 +125,8 @@ func TestFailedCommand(t *testing.T) {
 func TestBelowIsOutOfReach(t *testing.T) {
 	nodes, err := listing.Parse("dir . 0:0 755 mtime=1\nfile below 0:0 666 mtime=1 \"\"\n")
 	check(t, err)
-	for _, e := range envs(t) {
-		t.Run(e.name, func(t *testing.T) {
+	for _, e := range usernstest.Models(t) {
+		t.Run(e.Name, func(t *testing.T) {
 			s := newSite(t, e.Env, "", nodes)
 			for _, upper := range []Upper{Disk, Memory} {
 				for _, tree := range []string{"", s.tree} {

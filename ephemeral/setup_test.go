@@ -2,29 +2,17 @@ package ephemeral
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/nsferry/nsferry/archive/listing"
-	"github.com/nsferry/nsferry/archive/treetest"
 	"github.com/nsferry/nsferry/ferry"
-	"github.com/nsferry/nsferry/idshift"
 	"github.com/nsferry/nsferry/idshift/userns"
 	"github.com/nsferry/nsferry/idshift/userns/mounts"
-	"github.com/nsferry/nsferry/tier"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 )
-
-// buildHalf makes the tree of its argument in a directory, with inside ids.
-var buildHalf = userns.Half[string, struct{}]{Name: "test-build", Func: func(_ context.Context, in *userns.Inner, text string) (none struct{}, err error) {
-	nodes, err := listing.Parse(text)
-	if err != nil {
-		return none, err
-	}
-	return none, treetest.Build(fmt.Sprintf("/proc/self/fd/%d", in.Files[0].Fd()), nodes)
-}}
 
 func check(t testing.TB, err error) {
 	t.Helper()
@@ -55,12 +43,7 @@ func newSite(t *testing.T, e *userns.Env, dir string, nodes []listing.Node) *sit
 		}
 	})
 	s := &site{env: e, dir: dir, tree: filepath.Join(dir, "tree"), archive: filepath.Join(dir, "tree.tar.zst")}
-	check(t, os.Mkdir(s.tree, 0o755))
-	f, err := os.Open(s.tree)
-	check(t, err)
-	_, err = buildHalf.Run(t.Context(), e, listing.Text(nodes), nil, f)
-	check(t, err)
-	check(t, f.Close())
+	usernstest.Build(t, e, s.tree, nodes)
 	_, err = ferry.Pack(t.Context(), e, s.tree, s.archive, ferry.PackOptions{})
 	check(t, err)
 	// What both start from is the same, holes too short for an archive included.
@@ -160,32 +143,4 @@ func (s *site) intact(t *testing.T) {
 			t.Errorf("%s has changed", strings.TrimPrefix(tree, s.dir))
 		}
 	}
-}
-
-type namedEnv struct {
-	name string
-	*userns.Env
-}
-
-// envs are all ways in that this process has.
-func envs(t testing.TB) (all []namedEnv) {
-	t.Helper()
-	add := func(name string, o userns.Options) {
-		e, err := userns.NewEnv(o)
-		check(t, err)
-		all = append(all, namedEnv{name, e})
-	}
-	sys := userns.System{}
-	if os.Geteuid() == 0 {
-		file := filepath.Join(t.TempDir(), "subid")
-		check(t, os.WriteFile(file, []byte("root:300000:65536\n"), 0o644))
-		sys.Sources = idshift.Sources{SubUID: file, SubGID: file}
-		add("root", userns.Options{Mode: "root"})
-	} else {
-		tier.Program(t, "newuidmap")
-	}
-	for _, model := range []string{"base", "caller", "identity"} {
-		add(model, userns.Options{Mode: "unshare", Model: model, System: sys})
-	}
-	return all
 }

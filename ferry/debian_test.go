@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -32,7 +33,7 @@ func TestDebianSoak(t *testing.T) {
 }
 
 func (d debian) test(t *testing.T) {
-	all := envs(t)
+	all := usernstest.Ranges(t)
 	work := place(t, all[0].Env)
 	tree := filepath.Join(work, "tree")
 	tarball, err := os.Open(tier.Debian(t, d.name, d.args...))
@@ -42,7 +43,7 @@ func (d debian) test(t *testing.T) {
 	check(t, err)
 	var gnu, bsd []defect
 	if d.planted {
-		build(t, all[0].Env, filepath.Join(work, "oddities"), noSockets(treetest.Oddities()))
+		usernstest.Build(t, all[0].Env, filepath.Join(work, "oddities"), noSockets(treetest.Oddities()))
 		in(t, all[0], nil, "mv", filepath.Join(work, "oddities"), filepath.Join(tree, "srv", "oddities"))
 		gnu, bsd = gnuDefects, bsdDefects
 	}
@@ -52,7 +53,7 @@ func (d debian) test(t *testing.T) {
 		if i%3 == 2 && !tier.Soaking(true, false) {
 			continue // a sample; TestModelsAgree has them all
 		}
-		t.Run(e.name, func(t *testing.T) {
+		t.Run(e.Name, func(t *testing.T) {
 			dir := filepath.Join(place(t, e.Env), "tree")
 			unpacked(t, e, ours, dir)
 			if !bytes.Equal(packed(t, e, dir, 0), ours) {

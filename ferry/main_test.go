@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -32,7 +33,7 @@ type outcome struct {
 }
 
 func TestMain(m *testing.M) {
-	userns.Main(append(Halves(), buildHalf, dumpHalf, shellHalf)...)
+	userns.Main(append(append(Halves(), shellHalf), usernstest.Halves()...)...)
 	if text := os.Getenv(childVar); text != "" {
 		os.Exit(child(text))
 	}

@@ -14,11 +14,12 @@ import (
 	"github.com/nsferry/nsferry/archive/treetest"
 	"github.com/nsferry/nsferry/idshift/userns"
 	"github.com/nsferry/nsferry/idshift/userns/mounts"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
 // in runs a program as inner root in e's plain map and returns what it prints.
-func in(t testing.TB, e namedEnv, stdin *os.File, argv ...string) string {
+func in(t testing.TB, e usernstest.Way, stdin *os.File, argv ...string) string {
 	t.Helper()
 	tier.Program(t, argv[0])
 	out, errs := scratch(t), scratch(t)
@@ -30,7 +31,7 @@ func in(t testing.TB, e namedEnv, stdin *os.File, argv ...string) string {
 	}
 	status, err := e.Exec(t.Context(), userns.Spec{Argv: argv, Stdin: stdin, Stdout: out, Stderr: errs, Env: []string{"LC_ALL=C.UTF-8", "TZ=UTC"}})
 	if err != nil || status != 0 {
-		t.Fatalf("%s: %q: status %d, %v\n%s", e.name, argv, status, err, contents(t, errs))
+		t.Fatalf("%s: %q: status %d, %v\n%s", e.Name, argv, status, err, contents(t, errs))
 	}
 	return string(contents(t, out))
 }
@@ -52,7 +53,7 @@ func contents(t testing.TB, f *os.File) []byte {
 }
 
 // listings are what the tools say of a tree, by tool: the first is a line for each inode.
-func listings(t testing.TB, e namedEnv, dir string) [5]string {
+func listings(t testing.TB, e usernstest.Way, dir string) [5]string {
 	t.Helper()
 	script, err := os.ReadFile("testdata/list.py")
 	check(t, err)
@@ -156,7 +157,7 @@ func paragraphs(text string) string {
 
 // circle sends the tree dir round: GNU tar's archive → unpack → pack → GNU tar and bsdtar extract ours. All listings of all
 // trees are equal. It returns our archive of the tree.
-func circle(t *testing.T, e namedEnv, dir string, gnuDefects, bsdDefects []defect) []byte {
+func circle(t *testing.T, e usernstest.Way, dir string, gnuDefects, bsdDefects []defect) []byte {
 	t.Helper()
 	work := place(t, e.Env)
 	path := func(name string) string { return filepath.Join(work, name) }
@@ -227,24 +228,24 @@ var (
 
 // TestOracles sends the tree of everything that is easily lost round GNU tar and bsdtar.
 func TestOracles(t *testing.T) {
-	e := envs(t)[0]
+	e := usernstest.Ranges(t)[0]
 	dir := filepath.Join(place(t, e.Env), "tree")
-	build(t, e.Env, dir, noSockets(treetest.Oddities()))
+	usernstest.Build(t, e.Env, dir, noSockets(treetest.Oddities()))
 	circle(t, e, dir, gnuDefects, bsdDefects)
 }
 
 // TestFormatsAreRead unpacks what other tools compress, and lists it as the tree.
 func TestFormatsAreRead(t *testing.T) {
-	e := envs(t)[0]
+	e := usernstest.Ranges(t)[0]
 	work := place(t, e.Env)
 	dir := filepath.Join(work, "tree")
-	build(t, e.Env, dir, noSockets(treetest.Random(51, 150)))
+	usernstest.Build(t, e.Env, dir, noSockets(treetest.Random(51, 150)))
 	plain := filepath.Join(work, "t.tar")
 	_, err := Pack(t.Context(), e.Env, dir, plain, PackOptions{})
 	check(t, err)
 	kept := filepath.Join(work, "kept") // without the holes that are too short to keep
 	unpacked(t, e, packed(t, e, dir, 2), kept)
-	want := dump(t, e.Env, kept)
+	want := usernstest.Dump(t, e.Env, kept)
 	for _, argv := range [][]string{{"cat"}, {"gzip", "-1"}, {"xz", "-0"}, {"bzip2", "-1"}, {"zstd", "-q", "-1"}, {"zstd", "-q", "--long=27", "--no-check"}} {
 		tier.Program(t, argv[0])
 		stdin, err := os.Open(plain)
@@ -261,7 +262,7 @@ func TestFormatsAreRead(t *testing.T) {
 		if _, err := Unpack(t.Context(), e.Env, out, to, UnpackOptions{}); err != nil {
 			t.Fatalf("%q: %v", argv, err)
 		}
-		if d := treetest.Diff(want, dump(t, e.Env, to)); d != "" {
+		if d := treetest.Diff(want, usernstest.Dump(t, e.Env, to)); d != "" {
 			t.Errorf("%q:\n%s", argv, d)
 		}
 		var sides [2][]listing.Node

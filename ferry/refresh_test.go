@@ -14,6 +14,7 @@ import (
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/treetest"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 
 	"golang.org/x/sys/unix"
@@ -103,17 +104,17 @@ func mild() []listing.Node {
 // by the oracle's listing and by the archive made of it.
 func TestRefreshMutated(t *testing.T) {
 	tier.Program(t, "setfacl", "setcap", "setfattr")
-	all := envs(t)
+	all := usernstest.Ranges(t)
 	original := filepath.Join(place(t, all[0].Env), "tree")
-	build(t, all[0].Env, original, mild())
+	usernstest.Build(t, all[0].Env, original, mild())
 	want := packed(t, all[0], original, 2)
 	for k, e := range all {
-		t.Run(e.name, func(t *testing.T) {
+		t.Run(e.Name, func(t *testing.T) {
 			at := place(t, e.Env)
 			fresh, dir := filepath.Join(at, "fresh"), filepath.Join(at, "tree")
 			unpacked(t, e, want, fresh)
 			unpacked(t, e, want, dir)
-			before := dump(t, e.Env, fresh)
+			before := usernstest.Dump(t, e.Env, fresh)
 			for i, m := range mutations {
 				if k > 0 && i%len(all) != k && !tier.Soaking(true, false) {
 					continue
@@ -126,7 +127,7 @@ func TestRefreshMutated(t *testing.T) {
 				if r.Changed() != (i > 0) || r.Fresh {
 					t.Errorf("%s: %+v", m.name, r)
 				}
-				if d := treetest.Diff(before, dump(t, e.Env, dir)); d != "" {
+				if d := treetest.Diff(before, usernstest.Dump(t, e.Env, dir)); d != "" {
 					t.Fatalf("%s: - wanted, + got:\n%s", m.name, d)
 				}
 				if !bytes.Equal(packed(t, e, dir, 2), want) {
@@ -139,13 +140,13 @@ func TestRefreshMutated(t *testing.T) {
 
 // TestRefreshRefuses has trees that are not, or not all, of the map, and one that somebody works on.
 func TestRefreshRefuses(t *testing.T) {
-	all := envs(t)
+	all := usernstest.Ranges(t)
 	e := all[len(all)-1]
 	at := place(t, e.Env)
 	original := filepath.Join(at, "tree")
-	build(t, e.Env, original, noSockets(treetest.Random(3, 30)))
+	usernstest.Build(t, e.Env, original, noSockets(treetest.Random(3, 30)))
 	want := packed(t, e, original, 2)
-	before := dump(t, e.Env, original)
+	before := usernstest.Dump(t, e.Env, original)
 	mine := filepath.Join(at, "mine")
 	check(t, os.Mkdir(mine, 0o755))
 	check(t, os.WriteFile(filepath.Join(mine, "letter"), nil, 0o644))
@@ -161,7 +162,7 @@ func TestRefreshRefuses(t *testing.T) {
 		t.Errorf("a locked tree: %v", err)
 	}
 	check(t, unix.Flock(int(f.Fd()), unix.LOCK_UN))
-	if d := treetest.Diff(before, dump(t, e.Env, original)); d != "" {
+	if d := treetest.Diff(before, usernstest.Dump(t, e.Env, original)); d != "" {
 		t.Error(d)
 	}
 	if names, err := os.ReadDir(at); err != nil || len(names) != 2 {
@@ -172,7 +173,7 @@ func TestRefreshRefuses(t *testing.T) {
 // TestRefreshFullDisk runs out of space in the middle: the name is gone, not half a tree, and the next run goes on with what is there.
 func TestRefreshFullDisk(t *testing.T) {
 	tier.Root(t, "mounts")
-	all := envs(t)
+	all := usernstest.Ranges(t)
 	e := all[1]
 	at := place(t, e.Env)
 	check(t, unix.Mount("none", at, "tmpfs", 0, "size=8m,mode=777"))
@@ -180,12 +181,12 @@ func TestRefreshFullDisk(t *testing.T) {
 	source := filepath.Join(place(t, all[0].Env), "tree")
 	nodes, err := listing.Parse("dir . 0:0 755 mtime=1\ndir a 0:0 755 mtime=1\nfile a/x 0:0 644 mtime=1 size=6000000 fill=1\n")
 	check(t, err)
-	build(t, all[0].Env, source, nodes)
+	usernstest.Build(t, all[0].Env, source, nodes)
 	small := packed(t, all[0], source, 2)
 	more, err := listing.Parse("dir . 0:0 755 mtime=1\ndir a 0:0 755 mtime=1\nfile a/x 0:0 644 mtime=1 size=6000000 fill=1\nfile a/y 0:0 644 mtime=1 size=6000000 fill=2\n")
 	check(t, err)
 	source += "2"
-	build(t, all[0].Env, source, more)
+	usernstest.Build(t, all[0].Env, source, more)
 	large := packed(t, all[0], source, 2)
 	dir := filepath.Join(at, "tree")
 	unpacked(t, e, small, dir)

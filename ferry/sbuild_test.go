@@ -1,6 +1,7 @@
 package ferry
 
 import (
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,7 +34,7 @@ func TestSbuildSoak(t *testing.T) {
 	tier.Soak(t)
 	tier.User(t, "sbuild's unshare mode is for ordinary users")
 	tier.Program(t, "sbuild", "pzstd", "dpkg-source")
-	e := envs(t)[0]
+	e := usernstest.Ranges(t)[0]
 	work := place(t, e.Env)
 	shell := func(dir, command string) {
 		t.Helper()

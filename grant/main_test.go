@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"github.com/nsferry/nsferry/tier"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
+	"github.com/nsferry/nsferry/tier"
 )
 
 func TestMain(m *testing.M) {
@@ -27,28 +28,12 @@ type world struct {
 	base uint32 // inner 0 outside
 }
 
-// newWorld uses the user's own sub-ids, or as root a range that nobody needs.
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	tier.Program(t, "setfacl", "getfacl")
-	o := userns.Options{}
-	if os.Getuid() == 0 {
-		o = userns.Options{Mode: "unshare", Map: "0:3000000000:65536"}
-	}
-	e, err := userns.NewEnv(o)
-	if err == nil {
-		err = e.Probe(context.Background())
-	}
-	if err != nil {
-		tier.Have(t, false, "a namespace: "+err.Error())
-	}
+	e, dir := usernstest.Base(t)
 	t.Setenv("XDG_STATE_HOME", filepath.Join(t.TempDir(), "state"))
-	w := &world{T: t, env: e, dir: t.TempDir()}
-	for _, dir := range []string{filepath.Dir(w.dir), w.dir} { // testing makes them for the user alone
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w := &world{T: t, env: e, dir: dir}
 	w.base, _ = e.Plain.UID.ToOutside(0)
 	return w
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/ferry"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/sstate/store"
 	"github.com/nsferry/nsferry/tier"
 )
@@ -147,7 +148,7 @@ func crowd(t *testing.T, length time.Duration) {
 		}
 		nodes, err := listing.Parse(text)
 		check(t, err)
-		build(t, e, filepath.Join(j.Dir, fmt.Sprint(n)), nodes)
+		usernstest.Build(t, e, filepath.Join(j.Dir, fmt.Sprint(n)), nodes)
 	}
 	random := rand.New(rand.NewPCG(j.Seed, 1))
 	all := make([]*crowdProcess, workers)

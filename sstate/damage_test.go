@@ -12,6 +12,7 @@ import (
 
 	"github.com/nsferry/nsferry/archive/listing"
 	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/sstate/minisign"
 	"github.com/nsferry/nsferry/sstate/store"
 	"github.com/nsferry/nsferry/tier"
@@ -41,10 +42,10 @@ func smallSite(t *testing.T) *site {
 
 func newSiteOf(t *testing.T, nodes []listing.Node) *site {
 	t.Helper()
-	e := envs(t)[0]
+	e := usernstest.Ranges(t)[0]
 	s := &site{Cache: &Cache{Env: e.Env, Store: newStore(t)}, dir: place(t, e.Env), key: key(t, "k")}
 	tree := filepath.Join(s.dir, "source")
-	build(t, e.Env, tree, nodes)
+	usernstest.Build(t, e.Env, tree, nodes)
 	_, err := s.Save(t.Context(), s.key, tree, SaveOptions{})
 	check(t, err)
 	s.whole, err = os.ReadFile(entryFile(t, s.Store, s.key))
@@ -206,7 +207,7 @@ func TestSignedSumsHold(t *testing.T) {
 	check(t, err)
 
 	// Another whole archive in the same file, as its owner could write it.
-	build(t, s.Env, filepath.Join(s.dir, "other"), noSockets(treetest.Random(6, 50)))
+	usernstest.Build(t, s.Env, filepath.Join(s.dir, "other"), noSockets(treetest.Random(6, 50)))
 	_, err = s.Save(t.Context(), key(t, "other"), filepath.Join(s.dir, "other"), SaveOptions{})
 	check(t, err)
 	bad, err := os.ReadFile(entryFile(t, s.Store, key(t, "other")))

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nsferry/nsferry/archive/treetest"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/sstate/store"
 	"github.com/nsferry/nsferry/tier"
 )
@@ -44,9 +45,9 @@ func files(t *testing.T, dir string) (names []string) {
 // TestFullStore saves into stores that are full at every stage: it fails as ENOSPC or succeeds, and the store is as before.
 func TestFullStore(t *testing.T) {
 	secret, _, _ := keyPair(t)
-	e := envs(t)[0]
+	e := usernstest.Ranges(t)[0]
 	tree := filepath.Join(place(t, e.Env), "tree")
-	build(t, e.Env, tree, noSockets(treetest.Random(8, 60)))
+	usernstest.Build(t, e.Env, tree, noSockets(treetest.Random(8, 60)))
 	failed, succeeded := 0, 0
 	for _, c := range fullStages() {
 		dir := tinyDisk(t, c[0], c[1])
@@ -65,7 +66,7 @@ func TestFullStore(t *testing.T) {
 			if !slices.Equal(before, left) {
 				t.Errorf("%v: left: %q", c, left)
 			}
-			if found, err := Verify(t.Context(), envs(t)[0].lazy, s, []store.Key{key(t, "k")}, VerifyOptions{}); err != nil || found[0].Status() == 1 {
+			if found, err := Verify(t.Context(), usernstest.Ranges(t)[0].Lazy, s, []store.Key{key(t, "k")}, VerifyOptions{}); err != nil || found[0].Status() == 1 {
 				t.Errorf("%v: %v, %v", c, found, err)
 			}
 		default:
@@ -90,7 +91,7 @@ func fullStages() (all [][2]int) {
 
 // TestFullTarget restores to where there is no room: an error, no miss; the entry stays, and no tree.
 func TestFullTarget(t *testing.T) {
-	e := envs(t)[0]
+	e := usernstest.Ranges(t)[0]
 	s := newSite(t, 60)
 	failed := 0
 	for inodes := 1; inodes < 80; inodes += 4 {
@@ -111,7 +112,7 @@ func TestFullTarget(t *testing.T) {
 		t.Errorf("only %d failed", failed)
 	}
 	entryFile(t, s.Store, s.key)
-	if found, err := Verify(t.Context(), e.lazy, s.Store, []store.Key{s.key}, VerifyOptions{}); err != nil || found[0].Status() != 0 {
+	if found, err := Verify(t.Context(), e.Lazy, s.Store, []store.Key{s.key}, VerifyOptions{}); err != nil || found[0].Status() != 0 {
 		t.Errorf("%v, %v", found, err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nsferry/nsferry/archive"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/sstate/store"
 	"github.com/nsferry/nsferry/tier"
 )
@@ -151,7 +152,7 @@ func powerCuts(t *testing.T, rounds int) {
 	for kind, mkfs := range map[string][]string{"ext4": {"-q", "-F"}, "xfs": {"-q", "-f"}} {
 		t.Run(kind, func(t *testing.T) {
 			d := newDisk(t, kind, mkfs...)
-			e := envs(t)[0]
+			e := usernstest.Ranges(t)[0]
 			tree := filepath.Join(place(t, e.Env), "tree")
 			check(t, os.Mkdir(tree, 0o755))
 			seed := uint64(time.Now().UnixNano())

@@ -1,6 +1,7 @@
 package sstate
 
 import (
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,10 +15,10 @@ import (
 // TestReferenced knows the entries of trees that are there, whatever their names, and forgets those of trees that are gone or
 // others now.
 func TestReferenced(t *testing.T) {
-	e := envs(t)[0]
+	e := usernstest.Ranges(t)[0]
 	c := &Cache{Env: e.Env, Store: newStore(t), References: filepath.Join(t.TempDir(), "trees")}
 	work := place(t, e.Env)
-	build(t, e.Env, filepath.Join(work, "tree"), noSockets(treetest.Random(9, 10)))
+	usernstest.Build(t, e.Env, filepath.Join(work, "tree"), noSockets(treetest.Random(9, 10)))
 	expect := func(want ...string) {
 		t.Helper()
 		got, err := c.Referenced()

@@ -12,36 +12,20 @@ import (
 	"testing"
 
 	"github.com/nsferry/nsferry/archive/listing"
-	"github.com/nsferry/nsferry/archive/treetest"
 	"github.com/nsferry/nsferry/ferry"
-	"github.com/nsferry/nsferry/idshift"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/sstate/minisign"
 	"github.com/nsferry/nsferry/sstate/store"
 	"github.com/nsferry/nsferry/tier"
 )
 
 func TestMain(m *testing.M) {
-	userns.Main(append(ferry.Halves(), buildHalf, dumpHalf)...)
+	userns.Main(append(ferry.Halves(), usernstest.Halves()...)...)
 	serveJob()
 	tier.PrivateMounts()
 	os.Exit(m.Run())
 }
-
-// buildHalf makes the tree of its argument in a directory, with inside ids.
-var buildHalf = userns.Half[string, struct{}]{Name: "test-build", Func: func(_ context.Context, in *userns.Inner, text string) (none struct{}, err error) {
-	nodes, err := listing.Parse(text)
-	if err != nil {
-		return none, err
-	}
-	return none, treetest.Build(fmt.Sprintf("/proc/self/fd/%d", in.Files[0].Fd()), nodes)
-}}
-
-// dumpHalf returns the lines of a tree, with inside ids.
-var dumpHalf = userns.Half[struct{}, string]{Name: "test-dump", Func: func(_ context.Context, in *userns.Inner, _ struct{}) (string, error) {
-	nodes, err := treetest.Dump(fmt.Sprintf("/proc/self/fd/%d", in.Files[0].Fd()))
-	return listing.Text(nodes), err
-}}
 
 func check(t testing.TB, err error) {
 	t.Helper()
@@ -64,74 +48,8 @@ func place(t testing.TB, e *userns.Env) string {
 	return dir
 }
 
-// build makes a tree in e's map.
-func build(t testing.TB, e *userns.Env, dir string, nodes []listing.Node) {
-	t.Helper()
-	check(t, os.Mkdir(dir, 0o755))
-	f, err := os.Open(dir)
-	check(t, err)
-	defer f.Close()
-	_, err = buildHalf.Run(t.Context(), e, listing.Text(nodes), nil, f)
-	check(t, err)
-}
-
-// dump reads a tree in e's map.
-func dump(t testing.TB, e *userns.Env, dir string) []listing.Node {
-	t.Helper()
-	f, _, err := userns.OpenTree(dir)
-	check(t, err)
-	defer f.Close()
-	text, err := dumpHalf.Run(t.Context(), e, struct{}{}, nil, f)
-	check(t, err)
-	nodes, err := listing.Parse(text)
-	check(t, err)
-	return nodes
-}
-
-type namedEnv struct {
-	name string
-	*userns.Env
-}
-
-// envs are ways in that this process has: models and ranges, and root's arithmetic. The first is the plainest.
-func envs(t testing.TB) (all []namedEnv) {
-	t.Helper()
-	add := func(name string, o userns.Options) {
-		e, err := userns.NewEnv(o)
-		check(t, err)
-		all = append(all, namedEnv{name, e})
-	}
-	if os.Geteuid() != 0 {
-		tier.Program(t, "newuidmap")
-		add("base", userns.Options{})
-		add("caller", userns.Options{Model: "caller"})
-		add("identity", userns.Options{Model: "identity"})
-		u, ok := all[0].Plain.UID.ToOutside(0)
-		g, ok2 := all[0].Plain.GID.ToOutside(0)
-		tier.Have(t, ok && ok2, "sub-ids")
-		add("another range", userns.Options{Map: fmt.Sprintf("u:0:%d:65534,u:65534:%d:1,g:0:%d:65534,g:65534:%d:1", u+1, u, g+1, g)})
-		return all
-	}
-	add("root", userns.Options{Mode: "root"})
-	for _, first := range []int{300000, 700000} {
-		for _, model := range []string{"base", "caller"} {
-			add(fmt.Sprintf("%s from %d", model, first), userns.Options{Mode: "unshare", Model: model, System: subIDs(t, first)})
-		}
-	}
-	add("root with a map", userns.Options{Mode: "root", Map: "0:300000:65536"})
-	return all
-}
-
-// subIDs is this machine with a range of root's own.
-func subIDs(t testing.TB, first int) userns.System {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "subid")
-	check(t, os.WriteFile(file, fmt.Appendf(nil, "root:%d:65536\n", first), 0o644))
-	return userns.System{Sources: idshift.Sources{SubUID: file, SubGID: file}}
-}
-
 // in runs a program as inner root in e's plain map and returns what it prints.
-func in(t testing.TB, e namedEnv, argv ...string) string {
+func in(t testing.TB, e usernstest.Way, argv ...string) string {
 	t.Helper()
 	tier.Program(t, argv[0])
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
@@ -142,7 +60,7 @@ func in(t testing.TB, e namedEnv, argv ...string) string {
 	defer null.Close()
 	status, err := e.Exec(t.Context(), userns.Spec{Argv: argv, Stdin: null, Stdout: out, Env: []string{"LC_ALL=C.UTF-8", "TZ=UTC"}})
 	if err != nil || status != 0 {
-		t.Fatalf("%s: %q: status %d, %v", e.name, argv, status, err)
+		t.Fatalf("%s: %q: status %d, %v", e.Name, argv, status, err)
 	}
 	text, err := os.ReadFile(out.Name())
 	check(t, err)
@@ -150,7 +68,7 @@ func in(t testing.TB, e namedEnv, argv ...string) string {
 }
 
 // tools are what programs that nobody here wrote tell of a tree.
-func tools(t testing.TB, e namedEnv, dir string) map[string]string {
+func tools(t testing.TB, e usernstest.Way, dir string) map[string]string {
 	t.Helper()
 	paragraphs := func(text string) string {
 		all := strings.Split(strings.TrimSpace(text), "\n\n")
@@ -237,15 +155,12 @@ func missed(t testing.TB, err error, words, dir string) *store.MissError {
 	return miss
 }
 
-// lazy is e for who asks for it only when it is needed.
-func (e namedEnv) lazy() (*userns.Env, error) { return e.Env, nil }
-
 // small is the cache with a map of a hundred ids.
 func (c *Cache) small(t testing.TB) *Cache {
 	t.Helper()
 	o := userns.Options{}
 	if os.Geteuid() == 0 {
-		o.Mode, o.Map, o.System = "unshare", "0:300000:100", subIDs(t, 300000)
+		o.Mode, o.Map, o.System = "unshare", "0:300000:100", usernstest.SubIDs(t, 300000)
 	} else {
 		u, _ := c.Env.Plain.UID.ToOutside(0)
 		g, _ := c.Env.Plain.GID.ToOutside(0)

@@ -65,11 +65,11 @@ func TestPoisonSoak(t *testing.T) {
 	tier.Program(t, "python3", "setfacl", "getfattr")
 	all := []sample{deb(t, "alpha", "1", "amd64"), deb(t, "beta", "1", "all"), deb(t, "gamma", "1", "all")}
 	seconds := tier.Soaking("20", "1")
-	for _, e := range envs(t) {
+	for _, e := range ways(t) {
 		if e.Direct {
 			continue // foreign code is as mighty as the caller
 		}
-		t.Run(e.name, func(t *testing.T) {
+		t.Run(e.Name, func(t *testing.T) {
 			w := newWorld(t, e)
 			w.lists(all...)
 			good := filepath.Join(w.dir, "good")
@@ -80,7 +80,7 @@ func TestPoisonSoak(t *testing.T) {
 			}
 			exported := w.whilePoisoned(good, seconds, func() {
 				check(t, os.RemoveAll(w.dl))
-				_, err := Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{})
+				_, err := Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{})
 				var r *RefusedError
 				if err != nil && !errors.As(err, &r) {
 					t.Error(err)
@@ -97,7 +97,7 @@ func TestPoisonSoak(t *testing.T) {
 				before[s.FileName()] = state(t, filepath.Join(w.dl, s.FileName()))
 			}
 			imported := w.whilePoisoned(good, seconds, func() {
-				_, err := Import(t.Context(), e.fn, w.dl, w.root, ImportOptions{Mode: ModeACL})
+				_, err := Import(t.Context(), e.Lazy, w.dl, w.root, ImportOptions{Mode: ModeACL})
 				var r *RefusedError
 				if err != nil && !errors.As(err, &r) {
 					t.Error(err)
@@ -166,8 +166,8 @@ func TestPlanted(t *testing.T) {
 	}
 	for _, mode := range []ArchivesMode{Mode0777, Mode1777} {
 		for _, policy := range []Unlisted{SkipUnlisted, KeepUnlisted} {
-			for _, e := range envs(t) {
-				t.Run(strings.Join([]string{string(mode), string(policy), e.name}, "/"), func(t *testing.T) {
+			for _, e := range ways(t) {
+				t.Run(strings.Join([]string{string(mode), string(policy), e.Name}, "/"), func(t *testing.T) {
 					w := newWorld(t, e)
 					wrong := filepath.Join(w.dir, "wrong")
 					check(t, os.WriteFile(wrong, deb(t, "evil", "1", "all").data, 0o644))
@@ -192,7 +192,7 @@ socket.socket(socket.AF_UNIX).bind(n('socket')); os.symlink('/dev/zero', n('noli
 					settled()
 					ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
 					defer stop()
-					sum, err := Export(ctx, e.fn, w.root, w.dl, ExportOptions{Unlisted: policy})
+					sum, err := Export(ctx, e.Lazy, w.root, w.dl, ExportOptions{Unlisted: policy})
 					var r *RefusedError
 					if !errors.As(err, &r) {
 						t.Fatalf("export: %+v, %v", sum, err)

@@ -20,8 +20,8 @@ import (
 // TestFlow sends debs through a cache in every model: out of a rootfs, into another, and nothing is done twice.
 func TestFlow(t *testing.T) {
 	a, b := deb(t, "alpha", "1:2.0~rc1+b1", "amd64"), deb(t, "beta", "1", "all")
-	for _, e := range envs(t) {
-		t.Run(e.name, func(t *testing.T) {
+	for _, e := range ways(t) {
+		t.Run(e.Name, func(t *testing.T) {
 			w := newWorld(t, e)
 			if sum := w.imp(ImportOptions{}); sum.Brought != 0 {
 				t.Errorf("of no cache: %+v", sum)
@@ -115,7 +115,7 @@ func (w *world) readable(s sample) {
 func TestExportJudges(t *testing.T) {
 	good, other, local, stranger := deb(t, "good", "1", "amd64"), deb(t, "other", "2:1", "amd64"), deb(t, "local", "5:7", "amd64"), deb(t, "stranger", "1", "all")
 	rebuilt := sample{local.Package, buildDeb(t, local.Package, "built again")}
-	for _, e := range envs(t)[:1] {
+	for _, e := range ways(t)[:1] {
 		w := newWorld(t, e)
 		w.lists(good, other, local, rebuilt)
 		repo := filepath.Join(w.dir, "repo", "pool")
@@ -147,7 +147,7 @@ func TestExportJudges(t *testing.T) {
 		w.put(local.FileName(), local.data, 0o644)
 		w.put(stranger.FileName(), stranger.data, 0o644)
 		settled()
-		sum, err := Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{LocalRepos: []string{filepath.Dir(repo)}})
+		sum, err := Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{LocalRepos: []string{filepath.Dir(repo)}})
 		var r *RefusedError
 		if !errors.As(err, &r) {
 			t.Fatalf("export: %+v, %v", sum, err)
@@ -168,7 +168,7 @@ func TestExportJudges(t *testing.T) {
 		// What is larger than all of that name is not read: this one would take a minute.
 		w.inside("truncate", "-s", "64G", filepath.Join(w.archives(), local.FileName()))
 		start := time.Now()
-		sum, err = Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{LocalRepos: []string{repo}})
+		sum, err = Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{LocalRepos: []string{repo}})
 		if len(sum.Refused) != 1 || !strings.Contains(sum.Refused[0].Reason, "68719476736 bytes") || time.Since(start) > 10*time.Second {
 			t.Errorf("export: %+v, %v, after %v", sum, err, time.Since(start))
 		}
@@ -184,11 +184,11 @@ func TestExportJudges(t *testing.T) {
 		w.put("zip_1_all.deb", []byte("PK\x03\x04"+strings.Repeat("x", 1000)), 0o644)
 		w.inside("truncate", "-s", "1T", filepath.Join(w.archives(), "huge_1_all.deb"))
 		settled()
-		sum, err = Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{Unlisted: KeepUnlisted})
+		sum, err = Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{Unlisted: KeepUnlisted})
 		if len(sum.Refused) != 3 || sum.Same != 2 {
 			t.Errorf("export: %+v, %v", sum, err)
 		}
-		sum, err = Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{Unlisted: FailUnlisted})
+		sum, err = Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{Unlisted: FailUnlisted})
 		if len(sum.Refused) != 3 || !errors.As(err, &r) {
 			t.Errorf("export: %+v, %v", sum, err)
 		}
@@ -201,9 +201,9 @@ func TestDamageStaysBehind(t *testing.T) {
 	good, bad := deb(t, "good", "1", "amd64"), deb(t, "bad", "1", "all")
 	flipped := sample{bad.Package, bytes.Clone(bad.data)}
 	flipped.data[len(flipped.data)-3] ^= 1
-	for _, e := range envs(t) {
+	for _, e := range ways(t) {
 		for _, link := range []Link{LinkSafe, LinkCopy} {
-			t.Run(e.name+"/"+string(link), func(t *testing.T) {
+			t.Run(e.Name+"/"+string(link), func(t *testing.T) {
 				w := newWorld(t, e)
 				w.lists(good, bad)
 				w.seed(good, flipped)
@@ -243,7 +243,7 @@ func TestDamageStaysBehind(t *testing.T) {
 // TestDamageInTheCache: a damaged deb stays behind on import and is replaced on export; a right one is not.
 func TestDamageInTheCache(t *testing.T) {
 	a, b, c := deb(t, "alpha", "1", "amd64"), deb(t, "beta", "1", "all"), deb(t, "gamma", "1", "all")
-	e := envs(t)[0]
+	e := ways(t)[0]
 	w := newWorld(t, e)
 	w.lists(a, b, c)
 	w.seed(a, b, c)
@@ -259,7 +259,7 @@ func TestDamageInTheCache(t *testing.T) {
 	if sum.Brought != 1 || len(sum.Damaged) != 5 {
 		t.Errorf("import: %+v", sum)
 	}
-	v, err := Verify(t.Context(), e.fn, w.dl, VerifyOptions{Lists: []string{w.root}})
+	v, err := Verify(t.Context(), e.Lazy, w.dl, VerifyOptions{Lists: []string{w.root}})
 	if v.Right != 1 || len(v.Damaged) != 5 || err == nil {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
@@ -273,15 +273,15 @@ func TestDamageInTheCache(t *testing.T) {
 	for _, s := range []sample{a, b, c} {
 		w.ours(s)
 	}
-	v, err = Verify(t.Context(), e.fn, w.dl, VerifyOptions{Lists: []string{w.root}, Remove: true})
+	v, err = Verify(t.Context(), e.Lazy, w.dl, VerifyOptions{Lists: []string{w.root}, Remove: true})
 	if v.Right != 3 || len(v.Damaged) != 3 || v.Removed != 2 || err == nil {
 		t.Errorf("verify --remove, which leaves alone what apt would not have named so: %+v, %v", v, err)
 	}
 	check(t, os.Truncate(cut, 50))
-	if v, _ = Verify(t.Context(), e.fn, w.dl, VerifyOptions{Remove: true, DryRun: true}); v.Removed != 0 || len(v.Damaged) != 2 {
+	if v, _ = Verify(t.Context(), e.Lazy, w.dl, VerifyOptions{Remove: true, DryRun: true}); v.Removed != 0 || len(v.Damaged) != 2 {
 		t.Errorf("verify --dry-run: %+v", v)
 	}
-	if v, _ = Verify(t.Context(), e.fn, w.dl, VerifyOptions{Remove: true}); v.Removed != 1 || v.Whole != 2 {
+	if v, _ = Verify(t.Context(), e.Lazy, w.dl, VerifyOptions{Remove: true}); v.Removed != 1 || v.Whole != 2 {
 		t.Errorf("verify --remove: %+v", v)
 	}
 }
@@ -292,8 +292,8 @@ func TestImportReplacesWhatIsWrong(t *testing.T) {
 	for _, n := range []string{"dir", "empty", "fifo", "link", "right", "wrong"} {
 		all = append(all, deb(t, n, "1", "all"))
 	}
-	for _, e := range envs(t) {
-		t.Run(e.name, func(t *testing.T) {
+	for _, e := range ways(t) {
+		t.Run(e.Name, func(t *testing.T) {
 			w := newWorld(t, e)
 			w.seed(all...)
 			w.lists(all...)
@@ -301,7 +301,7 @@ func TestImportReplacesWhatIsWrong(t *testing.T) {
 			w.put("wrong_1_all.deb", deb(t, "right", "1", "all").data, 0o644)
 			w.put("empty_1_all.deb", nil, 0o644)
 			w.inside("sh", "-c", `cd "$1" && mkdir -p dir_1_all.deb/x && mkfifo fifo_1_all.deb && ln -s /etc/passwd link_1_all.deb`, "sh", w.archives())
-			sum, err := Import(t.Context(), e.fn, w.dl, w.root, ImportOptions{})
+			sum, err := Import(t.Context(), e.Lazy, w.dl, w.root, ImportOptions{})
 			var r *RefusedError
 			if !errors.As(err, &r) || len(r.All) != 1 || r.All[0].File != "dir_1_all.deb" || sum.Brought != 4 || sum.Same != 1 {
 				t.Errorf("import: %+v, %v", sum, err)
@@ -309,7 +309,7 @@ func TestImportReplacesWhatIsWrong(t *testing.T) {
 			for _, s := range all[1:] {
 				w.readable(s)
 			}
-			if sum, _ := Import(t.Context(), e.fn, w.dl, w.root, ImportOptions{}); sum.Same != 5 || sum.Brought != 0 {
+			if sum, _ := Import(t.Context(), e.Lazy, w.dl, w.root, ImportOptions{}); sum.Same != 5 || sum.Brought != 0 {
 				t.Errorf("import again: %+v", sum)
 			}
 		})
@@ -319,13 +319,13 @@ func TestImportReplacesWhatIsWrong(t *testing.T) {
 // TestLinks forces every way in.
 func TestLinks(t *testing.T) {
 	a := deb(t, "alpha", "1", "amd64")
-	for _, e := range envs(t) {
+	for _, e := range ways(t) {
 		_, mapped := e.Plain.UID.ToInside(uint32(os.Geteuid()))
 		for _, link := range []Link{LinkSafe, LinkHard, LinkReflink, LinkCopy} {
-			t.Run(e.name+"/"+string(link), func(t *testing.T) {
+			t.Run(e.Name+"/"+string(link), func(t *testing.T) {
 				w := newWorld(t, e)
 				w.seed(a)
-				sum, err := Import(t.Context(), e.fn, w.dl, w.root, ImportOptions{Link: link})
+				sum, err := Import(t.Context(), e.Lazy, w.dl, w.root, ImportOptions{Link: link})
 				if link == LinkReflink && err != nil { // the filesystem decides
 					if !strings.Contains(err.Error(), "share blocks") {
 						t.Error(err)
@@ -347,7 +347,7 @@ func TestLinks(t *testing.T) {
 		}
 	}
 	// What others may write, or inner root could not read, is never linked.
-	e := envs(t)[0]
+	e := ways(t)[0]
 	for _, mode := range []os.FileMode{0o666, 0o640, 0o600, 0o644 | os.ModeSetuid} {
 		w := newWorld(t, e)
 		w.seed(a)
@@ -362,7 +362,7 @@ func TestLinks(t *testing.T) {
 // TestLockIsHeldForMoments: between two debs anybody gets the lock.
 func TestLockIsHeldForMoments(t *testing.T) {
 	a := deb(t, "alpha", "1", "amd64")
-	w := newWorld(t, envs(t)[0])
+	w := newWorld(t, ways(t)[0])
 	w.lists(a)
 	w.put(a.FileName(), a.data, 0o644)
 	asked := 0
@@ -383,7 +383,7 @@ func TestLockIsHeldForMoments(t *testing.T) {
 // TestNoNamespaceForNothing: a caller who can do all himself needs no sub-ids, and a sync with nothing to do enters no namespace.
 func TestNoNamespaceForNothing(t *testing.T) {
 	a := deb(t, "alpha", "1", "amd64")
-	w := newWorld(t, envs(t)[0])
+	w := newWorld(t, ways(t)[0])
 	none := func() (*userns.Env, error) { return nil, errors.New("asked for a namespace") }
 	check(t, os.MkdirAll(w.archives(), 0o755))
 	check(t, os.WriteFile(filepath.Join(w.archives(), a.FileName()), a.data, 0o644))

@@ -26,7 +26,7 @@ func TestKilledCrash(t *testing.T) {
 		p := Package{fmt.Sprintf("pkg%d", i), "1:1", "all"}
 		all = append(all, sample{p, buildDeb(t, p, noise(200<<10, uint64(i)), "-Znone")})
 	}
-	e := envs(t)[0]
+	e := ways(t)[0]
 	w := newWorld(t, e)
 	w.lists(all...)
 	for i, s := range all {

@@ -18,19 +18,19 @@ func TestCacheElsewhere(t *testing.T) {
 	a := deb(t, "alpha", "1", "amd64")
 	big := sample{Package{"big", "1", "all"}, nil}
 	big.data = buildDeb(t, big.Package, noise(3<<20, 1), "-Znone")
-	e := envs(t)[0]
+	e := ways(t)[0]
 
 	w := newWorld(t, e)
 	w.dl = filepath.Join(w.dir, "no", "such", "cache")
 	w.lists(a)
 	w.put(a.FileName(), a.data, 0o644)
 	settled()
-	if _, err := Verify(t.Context(), e.fn, w.dl, VerifyOptions{}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Verify(t.Context(), e.Lazy, w.dl, VerifyOptions{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("verify of nothing: %v", err)
 	}
 	w.export(ExportOptions{})
 	w.ours(a)
-	if _, err := Export(t.Context(), e.fn, w.root, filepath.Join(w.dl, a.FileName()), ExportOptions{}); !errors.Is(err, syscall.ENOTDIR) {
+	if _, err := Export(t.Context(), e.Lazy, w.root, filepath.Join(w.dl, a.FileName()), ExportOptions{}); !errors.Is(err, syscall.ENOTDIR) {
 		t.Errorf("a cache that is a file: %v", err)
 	}
 
@@ -61,13 +61,13 @@ func TestCacheElsewhere(t *testing.T) {
 	w.lists(a, big)
 	w.put(big.FileName(), big.data, 0o644)
 	settled()
-	if _, err := Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{}); !errors.Is(err, syscall.EROFS) {
+	if _, err := Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{}); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("export to a read-only cache: %v", err)
 	}
 
 	// Full: what fits is there, whole.
 	w.dl = mount("size=1m,mode=755")
-	_, err := Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{})
+	_, err := Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{})
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("export to a full cache: %v", err)
 	}
@@ -81,7 +81,7 @@ func TestCacheElsewhere(t *testing.T) {
 func TestCacheOfAnother(t *testing.T) {
 	tier.User(t, "root may write anywhere")
 	a := deb(t, "alpha", "1", "amd64")
-	e := envs(t)[0]
+	e := ways(t)[0]
 	w := newWorld(t, e)
 	// Another user's files are those of a sub-id: nobody else is at hand.
 	w.inside("sh", "-c", `mkdir "$1" && cat >"$1/$2" && chmod 755 "$1"`, "sh", w.dl, "x")
@@ -98,7 +98,7 @@ func TestCacheOfAnother(t *testing.T) {
 	w.lists(a, b)
 	w.put(b.FileName(), b.data, 0o644)
 	settled()
-	if _, err := Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{}); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), b.FileName()) {
+	if _, err := Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{}); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), b.FileName()) {
 		t.Errorf("export: %v", err)
 	}
 }

@@ -23,7 +23,7 @@ func removed(p Pruned) []string {
 
 func (w *world) prune(o PruneOptions) Pruned {
 	w.Helper()
-	p, err := Prune(w.Context(), w.env.fn, w.dl, o)
+	p, err := Prune(w.Context(), w.env.Lazy, w.dl, o)
 	check(w, err)
 	return p
 }
@@ -36,7 +36,7 @@ func (w *world) plain(name, data string) {
 
 // TestPrune: by version, by age, by size; what is used stays, and a dry run says the same and does nothing.
 func TestPrune(t *testing.T) {
-	w := newWorld(t, envs(t)[0])
+	w := newWorld(t, ways(t)[0])
 	names := []string{"a_1.10-1_amd64.deb", "a_1.9-1_amd64.deb", "a_1%3a0.1_amd64.deb", "a_2.0~rc1_amd64.deb", "a_1.9-1_i386.deb", "b_1_all.deb"}
 	for _, n := range names {
 		w.plain(n, strings.Repeat("x", 100))
@@ -85,7 +85,7 @@ func dscText(name, version string, files map[string]string) string {
 
 // TestSources: a .dsc and its files are one, a tarball that two revisions share stays for the other, and damage to any is found.
 func TestSources(t *testing.T) {
-	w := newWorld(t, envs(t)[0])
+	w := newWorld(t, ways(t)[0])
 	orig := map[string]string{"s_1.orig.tar.xz": "original"}
 	one := map[string]string{"s_1.orig.tar.xz": "original", "s_1-1.debian.tar.xz": "first"}
 	two := map[string]string{"s_1.orig.tar.xz": "original", "s_1-2.debian.tar.xz": "second"}
@@ -101,19 +101,19 @@ func TestSources(t *testing.T) {
 	lists := t.TempDir()
 	text := texts["s/s_1-2.dsc"]
 	check(t, os.WriteFile(filepath.Join(lists, "x_Sources"), fmt.Appendf(nil, "Package: s\nVersion: 1-2\nChecksums-Sha256:\n %x %d s_1-2.dsc\n\n", sha256.Sum256([]byte(text)), len(text)), 0o644))
-	v, err := Verify(t.Context(), w.env.fn, w.dl, VerifyOptions{Lists: []string{lists}})
+	v, err := Verify(t.Context(), w.env.Lazy, w.dl, VerifyOptions{Lists: []string{lists}})
 	if err != nil || v.Right != 1 || v.Whole != 1 {
 		t.Errorf("verify: %+v, %v", v, err)
 	}
 	if p := w.prune(PruneOptions{Versions: 1}); !slices.Equal(removed(p), []string{"s/s_1-1.dsc"}) || p.Files != 2 {
 		t.Errorf("prune: %+v", p)
 	}
-	v, err = Verify(t.Context(), w.env.fn, w.dl, VerifyOptions{Lists: []string{lists}})
+	v, err = Verify(t.Context(), w.env.Lazy, w.dl, VerifyOptions{Lists: []string{lists}})
 	if err != nil || v.Right != 1 || v.Whole != 0 {
 		t.Errorf("verify after prune: %+v, %v", v, err)
 	}
 	w.plain("s/s_1.orig.tar.xz", "0riginal")
-	v, err = Verify(t.Context(), w.env.fn, w.dl, VerifyOptions{})
+	v, err = Verify(t.Context(), w.env.Lazy, w.dl, VerifyOptions{})
 	if err == nil || len(v.Damaged) != 1 || !strings.Contains(v.Damaged[0].Reason, "s_1.orig.tar.xz") {
 		t.Errorf("verify of a damaged tarball: %+v, %v", v, err)
 	}
@@ -121,7 +121,7 @@ func TestSources(t *testing.T) {
 
 // TestNeeded reads every kind of list, and follows dependencies without deciding between alternatives.
 func TestNeeded(t *testing.T) {
-	w := newWorld(t, envs(t)[0])
+	w := newWorld(t, ways(t)[0])
 	for _, n := range []string{"app", "liba", "libb", "mta", "other", "data"} {
 		w.seed(deb(t, n, "1:1", "all"))
 	}

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/nsferry/nsferry/ferry"
-	"github.com/nsferry/nsferry/idshift"
 	"github.com/nsferry/nsferry/idshift/userns"
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -25,49 +25,25 @@ func check(t testing.TB, err error) {
 	}
 }
 
-type namedEnv struct {
-	name string
-	*userns.Env
-}
-
-func (e namedEnv) fn() (*userns.Env, error) { return e.Env, nil }
-
-// envs are the models; root plays a user with sub-id files of its own, and himself.
-func envs(t testing.TB) []namedEnv {
+// ways are the models, and for root himself as well, with a map and without.
+func ways(t testing.TB) []usernstest.Way {
 	t.Helper()
-	var all []namedEnv
-	add := func(name string, o userns.Options) {
-		e, err := userns.NewEnv(o)
-		check(t, err)
-		all = append(all, namedEnv{name, e})
+	all := usernstest.Models(t)
+	if os.Geteuid() == 0 {
+		all = append(all[1:], all[0], usernstest.New(t, "root with a map", userns.Options{Mode: "root", Map: "0:300000:65536"}))
 	}
-	if os.Geteuid() != 0 {
-		tier.Program(t, "newuidmap")
-		for _, model := range []string{"base", "caller", "identity"} {
-			add(model, userns.Options{Model: model})
-		}
-		return all
-	}
-	file := filepath.Join(t.TempDir(), "subid")
-	check(t, os.WriteFile(file, []byte("root:300000:65536\n"), 0o644))
-	sys := userns.System{Sources: idshift.Sources{SubUID: file, SubGID: file}}
-	for _, model := range []string{"base", "caller", "identity"} {
-		add(model, userns.Options{Mode: "unshare", Model: model, System: sys})
-	}
-	add("root", userns.Options{Mode: "root"})
-	add("root with a map", userns.Options{Mode: "root", Map: "0:300000:65536"})
 	return all
 }
 
 // world is a DL, a rootfs of e's and a directory around them that inner root may walk.
 type world struct {
 	testing.TB
-	env      namedEnv
+	env      usernstest.Way
 	dir      string
 	root, dl string
 }
 
-func newWorld(t testing.TB, e namedEnv) *world {
+func newWorld(t testing.TB, e usernstest.Way) *world {
 	t.Helper()
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	dir, err := os.MkdirTemp("", "nsferry-debs")
@@ -163,14 +139,14 @@ func packages(known ...sample) string {
 
 func (w *world) export(o ExportOptions) Exported {
 	w.Helper()
-	sum, err := Export(w.Context(), w.env.fn, w.root, w.dl, o)
+	sum, err := Export(w.Context(), w.env.Lazy, w.root, w.dl, o)
 	check(w, err)
 	return sum
 }
 
 func (w *world) imp(o ImportOptions) Imported {
 	w.Helper()
-	sum, err := Import(w.Context(), w.env.fn, w.dl, w.root, o)
+	sum, err := Import(w.Context(), w.env.Lazy, w.dl, w.root, o)
 	check(w, err)
 	return sum
 }

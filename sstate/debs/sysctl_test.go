@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nsferry/nsferry/idshift/userns/usernstest"
 	"github.com/nsferry/nsferry/tier"
 )
 
@@ -28,7 +29,7 @@ func TestSysctlsSoak(t *testing.T) {
 			}
 		})
 	}
-	all := envs(t)
+	all := ways(t)
 	results := map[string]string{}
 	for n := range 2 * 2 * 3 * 3 {
 		v := []int{n % 2, n / 2 % 2, n / 4 % 3, n / 12}
@@ -40,10 +41,10 @@ func TestSysctlsSoak(t *testing.T) {
 		}
 		for _, e := range all {
 			got := sweepOne(t, e)
-			if first, ok := results[e.name]; !ok {
-				results[e.name] = got
+			if first, ok := results[e.Name]; !ok {
+				results[e.Name] = got
 			} else if got != first {
-				t.Errorf("%s, %v = %v:\n%s\nelse\n%s", e.name, names, v, got, first)
+				t.Errorf("%s, %v = %v:\n%s\nelse\n%s", e.Name, names, v, got, first)
 			}
 		}
 		flowsAsUser(t, fmt.Sprint(v))
@@ -67,17 +68,17 @@ func flowsAsUser(t *testing.T, values string) {
 }
 
 // sweepOne imports into and exports from archives of mode 1777 with planted files, and returns what came of it.
-func sweepOne(t *testing.T, e namedEnv) string {
+func sweepOne(t *testing.T, e usernstest.Way) string {
 	a, b := deb(t, "alpha", "1", "amd64"), deb(t, "beta", "1", "all")
 	w := newWorld(t, e)
 	w.seed(a)
 	w.lists(a, b)
-	one, err := Import(t.Context(), e.fn, w.dl, w.root, ImportOptions{Mode: Mode1777})
+	one, err := Import(t.Context(), e.Lazy, w.dl, w.root, ImportOptions{Mode: Mode1777})
 	check(t, err)
 	w.put(b.FileName(), b.data, 0o644)
 	w.inside("sh", "-c", `cd "$1" && mkfifo fifo_1_all.deb && ln -s beta_1_all.deb link_1_all.deb`, "sh", w.archives())
 	settled()
-	two, err := Export(t.Context(), e.fn, w.root, w.dl, ExportOptions{KeepMode: true})
+	two, err := Export(t.Context(), e.Lazy, w.root, w.dl, ExportOptions{KeepMode: true})
 	w.ours(a)
 	w.ours(b)
 	return strings.ReplaceAll(fmt.Sprintf("%+v\n%+v\n%v", one, two, err), w.dir, "DIR")
