@@ -63,12 +63,7 @@ func (e *told) Unwrap() error { return e.errno }
 // fillHalf copies files out of a rootfs's archives into open files of the caller's: the rootfs comes first, the outputs after
 // it. It answers with one problem for each.
 var fillHalf = userns.Half[fillArgs, []problem]{Name: "debs-fill", Func: func(ctx context.Context, in *userns.Inner, a fillArgs) ([]problem, error) {
-	root, err := userns.ReopenDir(in.Files[0], a.Rest)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	dir, err := openArchives(root)
+	dir, err := archivesInside(in, a.Rest)
 	if err != nil {
 		return nil, err
 	}

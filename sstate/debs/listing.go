@@ -106,12 +106,7 @@ type restArgs struct{ Rest string }
 
 // listHalf lists apt's archives in a rootfs, its file.
 var listHalf = userns.Half[restArgs, Listing]{Name: "debs-list", Func: func(_ context.Context, in *userns.Inner, a restArgs) (Listing, error) {
-	root, err := userns.ReopenDir(in.Files[0], a.Rest)
-	if err != nil {
-		return Listing{}, err
-	}
-	defer root.Close()
-	dir, err := openArchives(root)
+	dir, err := archivesInside(in, a.Rest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Listing{}, nil
 	}
@@ -128,6 +123,16 @@ func listBoth(ctx context.Context, r *rootfs, dl *cache) (archives Listing, ente
 	group.Go(func() (err error) { there, err = dl.list(ctx); return err })
 	archives, entered, err = ask(ctx, r, listHalf, restArgs{r.rest})
 	return archives, entered, there, errors.Join(err, group.Wait())
+}
+
+// archivesInside opens, for a half, apt's archives in the rootfs that is at rest in its first file.
+func archivesInside(in *userns.Inner, rest string) (*os.File, error) {
+	root, err := userns.ReopenDir(in.Files[0], rest)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return openArchives(root)
 }
 
 // openArchives opens apt's archives below root, symbolic links meaning what they mean inside.

@@ -49,12 +49,7 @@ type placed struct {
 
 // placeHalf puts debs into apt's archives in a rootfs.
 var placeHalf = userns.Half[placeArgs, []placed]{Name: "debs-place", Func: func(ctx context.Context, in *userns.Inner, a placeArgs) ([]placed, error) {
-	root, err := userns.ReopenDir(in.Files[0], a.Rest)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	dir, err := openArchives(root)
+	dir, err := archivesInside(in, a.Rest)
 	if err != nil {
 		return nil, err
 	}
