@@ -124,11 +124,11 @@ func TestOtherOwner(t *testing.T) {
 	const owner, other = 70001, 70002
 	store := func(t *testing.T, mode uint32) string {
 		t.Helper()
-		dir, err := os.MkdirTemp("", "nsferry-store-")
+		open, err := os.MkdirTemp("", "nsferry-store-")
 		check(t, err)
-		t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
-		check(t, os.Chmod(dir, 0o755))
-		dir = filepath.Join(dir, "store")
+		t.Cleanup(func() { check(t, os.RemoveAll(open)) })
+		check(t, os.Chmod(open, 0o755))
+		dir := filepath.Join(open, "store")
 		check(t, os.Mkdir(dir, 0o755))
 		check(t, os.Chown(dir, owner, group))
 		check(t, unix.Chmod(dir, mode))
