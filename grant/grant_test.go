@@ -273,7 +273,7 @@ func TestRecordFormat(t *testing.T) {
 }
 
 func FuzzPathQuoting(f *testing.F) {
-	for _, s := range []string{"", "/a", "/\xff%25\n", "/\ufffd", "/%", "/ü\x7f"} {
+	for _, s := range []string{"", "/a", "/\xff%25\n", "/\ufffd", "/\xef", "/\xef\xbfd", "/%", "/ü\x7f"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, path string) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/nsferry/nsferry/acl"
 )
@@ -132,12 +133,13 @@ func (r *record) undone(now state) (s state, changed bool) {
 // contents (docs/FORMAT.md §3).
 func quotePath(p string) string {
 	var b strings.Builder
-	for i, r := range p {
-		switch {
-		case r == '%' || r < 0x20 || r == 0x7f || r == 0xfffd && p[i] != 0xef:
+	for i, n := 0, 0; i < len(p); i += n {
+		var r rune
+		r, n = utf8.DecodeRuneInString(p[i:])
+		if r == '%' || r < 0x20 || r == 0x7f || r == utf8.RuneError && n == 1 { // n tells a byte that is no UTF-8 from a true U+FFFD
 			fmt.Fprintf(&b, "%%%02X", p[i])
-		default:
-			b.WriteRune(r)
+		} else {
+			b.WriteString(p[i : i+n])
 		}
 	}
 	return b.String()
