@@ -187,8 +187,9 @@ func (s *crashSite) ephemeral(name string, prepare func(*testing.T)) crashComman
 		}
 	}
 	return crashCommand{name: name, seldom: true, prepare: prepare, whole: whole, clear: [][]string{{"rm", "out.tar.zst"}},
-		args:  []string{"run", "--rootfs", "reference.tar.zst", "--commit", "out.tar.zst", "--force", "--bind", "source.tar:/srv/deep/source.tar:ro"},
-		stdin: "echo 1 >/usr/hard; rm -r /usr/d1 /usr/d2; mkdir /usr/d1; sleep 60 & (setsid sleep 60 &); sleep 0.03; touch -d @1600000000 /usr /usr/d1 /usr/hard\n",
+		args: []string{"run", "--rootfs", "reference.tar.zst", "--commit", "out.tar.zst", "--force", "--bind", "source.tar:/srv/deep/source.tar:ro"},
+		// Without set -e a shell whose child is killed would go on, and what is committed would be another tree, rightly.
+		stdin: "set -e; echo 1 >/usr/hard; rm -r /usr/d1 /usr/d2; mkdir /usr/d1; sleep 60 & (setsid sleep 60 &); sleep 0.03; touch -d @1600000000 /usr /usr/d1 /usr/hard\n",
 		check: func(t *testing.T, victim string) {
 			if !strings.Contains(victim, "janitor") {
 				layers(t, 1)
