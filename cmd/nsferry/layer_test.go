@@ -253,7 +253,7 @@ func (k *isarTask) chroot(t *testing.T) {
 
 	must(t, os.WriteFile(k.path("deploy/begun"), []byte("not yet"), 0o600)) // as the task does for ext4
 	script := k.script(t, "imager_run_unshare", "INSTALL_image_test=wic-tools", "BOM_image_test=dpkg bash")
-	out, err := k.task(t, script, "pwd; tee /work/image; id -u\nfrom standard input\n", "-p", "-d", "/work", "-u", "root", "--", "/bin/sh", "-c", "read x; cat >/deploy/image; cat /deploy/image >/deploy/begun; echo done >/tool")
+	out, err := k.task(t, script, "a line\nfrom standard input\n", "-p", "-d", "/srv", "-u", "root", "--", "/bin/sh", "-c", "read x; cat >/deploy/image; cat /deploy/image >/deploy/begun; echo done >/tool")
 	if err != nil {
 		t.Fatalf("imager: %v\n%s", err, out)
 	}
