@@ -106,8 +106,13 @@ type restArgs struct{ Rest string }
 
 // listHalf lists apt's archives in a rootfs, its file.
 var listHalf = userns.Half[restArgs, Listing]{Name: "debs-list", Func: func(_ context.Context, in *userns.Inner, a restArgs) (Listing, error) {
-	dir, err := archivesInside(in, a.Rest)
-	if errors.Is(err, fs.ErrNotExist) {
+	root, err := userns.ReopenDir(in.Files[0], a.Rest)
+	if err != nil {
+		return Listing{}, err
+	}
+	defer root.Close()
+	dir, err := openArchives(root)
+	if errors.Is(err, fs.ErrNotExist) { // the archives, not the rootfs
 		return Listing{}, nil
 	}
 	if err != nil {

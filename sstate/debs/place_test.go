@@ -102,3 +102,21 @@ func TestCacheOfAnother(t *testing.T) {
 		t.Errorf("export: %v", err)
 	}
 }
+
+// TestListOfNothing: a rootfs without archives has no debs, but a rootfs that is not there is an error.
+func TestListOfNothing(t *testing.T) {
+	e := ways(t)[0]
+	dir, err := os.Open(newWorld(t, e).root)
+	check(t, err)
+	defer dir.Close()
+	if _, err := listHalf.Run(t.Context(), e.Env, restArgs{"gone"}, nil, dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a rootfs that is gone: %v", err)
+	}
+	check(t, os.Mkdir(dir.Name()+".empty", 0o755))
+	empty, err := os.Open(dir.Name() + ".empty")
+	check(t, err)
+	defer empty.Close()
+	if l, err := listHalf.Run(t.Context(), e.Env, restArgs{}, nil, empty); err != nil || len(l.Files) > 0 {
+		t.Errorf("a rootfs without archives: %v, %v", l, err)
+	}
+}

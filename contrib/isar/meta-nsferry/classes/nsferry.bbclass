@@ -149,13 +149,13 @@ def nsferry_imager(d):
     if d.getVar("NSFERRY_MODEL") != "base":
         return d.getVar("NSFERRY")
     ids = [(name, get_subid_range("/etc/sub%sid" % name, d), own) for name, own in (("u", os.getuid()), ("g", os.getgid()))]
-    return d.getVar("NSFERRY_BASE").replace("--model base", "--map " + ",".join(
-        "%s:0:%d:%d,%s:%d:%d:1" % (name, first, count, name, count, own) for name, (first, count), own in ids))
+    return d.getVar("NSFERRY") + " --map " + ",".join( # wins over the model
+        "%s:0:%d:%d,%s:%d:%d:1" % (name, first, count, name, count, own) for name, (first, count), own in ids)
 
 # What inner root of the model base has made in there becomes yours: after each image, failed ones too, and before one, should the
 # task before have been killed.
 def nsferry_given(d):
-    return d.expand('nsferry --quiet give -R "${DEPLOY_DIR_IMAGE}"') if d.getVar("NSFERRY_MODEL") == "base" else ""
+    return d.expand('${NSFERRY} give -R "${DEPLOY_DIR_IMAGE}"') if d.getVar("NSFERRY_MODEL") == "base" else ""
 
 python set_image_size:prepend() {
     if nsferry_given(d):
